@@ -1,1 +1,3 @@
 #![no_std]
+//! stub
+pub mod config;

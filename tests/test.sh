@@ -1,0 +1,63 @@
+#!/bin/bash
+# test.sh [STEP...]: `make test`. The steps in order, each said before it runs, timed, bounded, logged to target/test/STEP.log.
+#
+# A failing step does not stop the ones after it (so that one run tells all), except a failed build. The last line is
+# "N passed, N failed" over steps; the exit status is 0 only if none failed. With no STEP: every step of ALL.
+# Environment: APPS, MODES (see tests/apps/run.sh), FUZZ_SECONDS (60; 5 in the full run), CARGO_TARGET_DIR.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+T=${CARGO_TARGET_DIR:-target}; mkdir -p "$T/test"; T=$(cd "$T" && pwd)
+export CSEL_LIB=${CSEL_LIB:-$T/release/libcsel.so} CSEL_BIN=${CSEL_BIN:-$T/release/csel} CSEL_TESTBIN=${CSEL_TESTBIN:-$T/release}
+ALL="needs build lint unit conformance symbols headers cli fuzz apps demo"
+passed=0; failed=0; failures=
+
+# The release library must be there for steps asked for alone; in the full run `build` has made it already.
+built() { [ -n "${BUILT:-}" ] || cargo build --release --workspace --locked || return 1; BUILT=1; }
+
+do_needs() { tests/install.sh; }
+do_build() { cargo build --release --workspace --locked && BUILT=1; }
+do_lint() { cargo fmt --all --check && cargo clippy --workspace --all-targets --all-features --locked -- -D warnings && tests/lint.sh; }
+# The core's tests, in the dev profile (overflow checks and debug assertions on), and the doc tests.
+do_unit() { cargo test -p csel-core --features testing --locked && cargo test -p csel-loader -p csel-shim --locked; }
+# Our own cases: the same assertions natively and under csel (tests/tests/*.rs start the release library themselves).
+do_conformance() { built && cargo test -p csel-tests --release --locked; }
+do_symbols() { built && tests/symbols.sh; }
+do_headers() { built && tests/headers.sh; }
+do_cli() { built && tests/cli.sh; }
+do_fuzz() { built && tests/fuzz.sh; }
+do_apps() { built && tests/apps/run.sh ${APPS:-}; }
+do_demo() { built && tests/demo.sh; }
+bound() { case $1 in build) echo 1500 ;; apps) echo 2400 ;; conformance) echo 1200 ;; *) echo 900 ;; esac; }
+
+step() {
+  local s=$1 log=$T/test/$1.log t0=$SECONDS rc
+  echo "=== $s"
+  # In the background so that the bound also ends it if it hangs: its own process group is ended, nothing else.
+  set -m; ( "do_$s" ) >"$log" 2>&1 </dev/null & local pid=$!; set +m
+  ( sleep "$(bound "$s")"; echo "test: step $s took too long, ended" >>"$log"; kill -TERM -- -$pid; sleep 5; kill -KILL -- -$pid ) 2>/dev/null & local guard=$!
+  # What a reader wants to see while it runs: one line per test program.
+  tail -n +1 -f --pid=$pid "$log" 2>/dev/null | grep --line-buffered -E '^(ok |not ok |FAIL|skip |test result:|error(\[|:)|install:|lint:|panicked|failures:|    [a-z_]+::)' &
+  local watch=$!
+  wait $pid; rc=$?
+  pkill_tree $guard; wait $watch 2>/dev/null
+  if [ $rc = 0 ]; then passed=$((passed + 1)); echo "=== $s: ok ($((SECONDS - t0)) s)"
+  else
+    failed=$((failed + 1)); failures="$failures $s"
+    tail -n "${TAIL:-80}" "$log" | sed 's/^/    | /'
+    echo "=== $s: FAILED rc=$rc ($((SECONDS - t0)) s); whole log: $log"
+  fi
+  return $rc
+}
+# The guard is a subshell with a sleep under it: both are ours, ended by their pids.
+pkill_tree() { local c; for c in $(ps -o pid= --ppid "$1"); do kill "$c" 2>/dev/null; done; kill "$1" 2>/dev/null; wait "$1" 2>/dev/null; }
+
+[ $# -gt 0 ] || { set -- $ALL; FULL=1; export FUZZ_SECONDS=${FUZZ_SECONDS:-5}; }
+for s in "$@"; do
+  declare -F "do_$s" >/dev/null || { echo "test: no step '$s' (steps: $ALL)" >&2; exit 2; }
+  if step "$s"; then case $s in build) BUILT=1 ;; esac
+  elif [ "$s" = build ]; then echo "test: nothing to test without a build" >&2; break; fi
+done
+[ -z "$failures" ] || echo "failed:$failures (total $SECONDS s)"
+echo "total $SECONDS s"
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

@@ -1,3 +1,5 @@
 #![no_std]
 //! stub
 pub mod config;
+pub mod stats;
+pub mod trace;

@@ -32,7 +32,7 @@ pub const LEASE_V6: Cidr = Cidr { addr: IpAddr::V6(Ipv6Addr::new(0xfdc5, 0xe1, 0
 pub type Path = Str<255>;
 
 /// One row of the table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Opt {
     /// The flag of `csel run`, without dashes; also the key in a `--config` file. Empty: a variable only.
     pub flag: &'static str,
@@ -152,12 +152,10 @@ pub const OTHER_VARIABLES: &[&str] = &["CSEL_LIB"];
 /// An option's text that is not a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConfigError {
-    /// The variable: the row in [`OPTIONS`].
-    env: &'static str,
-    flag: &'static str,
-    example: &'static str,
+    /// The row in [`OPTIONS`].
+    opt: &'static Opt,
     /// The text, cut for the message.
-    value: Str<80>,
+    value: Str<64>,
     /// What is wrong with it.
     problem: Problem,
 }
@@ -172,18 +170,20 @@ impl ConfigError {
     /// The variable of the option.
     #[must_use]
     pub fn env(&self) -> &'static str {
-        self.env
+        self.opt.env
     }
 
     /// The message for someone who gave a flag, not a variable.
     pub fn write_as_flag(&self, f: &mut dyn fmt::Write) -> fmt::Result {
-        write!(f, "--{}: bad value \"{}\": {}; for example --{} {}", self.flag, self.value, self.problem, self.flag, self.example)
+        let Opt { flag, example, .. } = self.opt;
+        write!(f, "--{flag}: bad value \"{}\": {}; for example --{flag} {example}", self.value, self.problem)
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: bad value \"{}\": {}; for example {}={}", self.env, self.value, self.problem, self.env, self.example)
+        let Opt { env, example, .. } = self.opt;
+        write!(f, "{env}: bad value \"{}\": {}; for example {env}={example}", self.value, self.problem)
     }
 }
 
@@ -230,7 +230,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
 impl Config {
     /// Reads one option's text. A list appends.
     pub fn set(&mut self, opt: &'static Opt, text: &[u8]) -> Result<(), ConfigError> {
-        let error = |problem| ConfigError { env: opt.env, flag: opt.flag, example: opt.example, value: Str::cut(text), problem };
+        let error = |problem| ConfigError { opt, value: Str::cut(text), problem };
         let text = core::str::from_utf8(text).map_err(|_| error(Problem::Form("is not UTF-8")))?;
         self.read(opt, text).map_err(error)
     }

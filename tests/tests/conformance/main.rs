@@ -21,12 +21,14 @@
 //!
 //! See also: sys.rs (calls as values), net.rs (addresses, pairs, waiting), run.rs (parent and child).
 
+mod msg;
 mod net;
 mod run;
 mod sys;
 
 mod tcp_connect;
 mod tcp_io;
+mod tcp_msg;
 mod udp;
 
 use sys::Net;
@@ -56,7 +58,7 @@ macro_rules! cases {
 }
 
 /// Every family.
-const FAMILIES: &[&[Case]] = &[tcp_connect::CASES, tcp_io::CASES, udp::CASES];
+const FAMILIES: &[&[Case]] = &[tcp_connect::CASES, tcp_io::CASES, tcp_msg::CASES, udp::CASES];
 
 fn main() -> std::process::ExitCode {
     run::main(FAMILIES)

@@ -15,7 +15,7 @@ macro_rules! counters {
         pub static COUNTERS: &[(&str, &str)] = &[$((stringify!($name), concat!($($help),+))),+];
 
         /// The counters of one instance. All zero bytes is a valid start.
-        #[derive(Debug, Default)]
+        #[derive(Debug, Default, crate::arena::Shared)]
         #[repr(C)]
         pub struct Stats {
             $($(#[doc = $help])+ pub $name: AtomicU64,)+

@@ -1,0 +1,345 @@
+//! Open descriptions and the descriptor tables of an instance's processes.
+//!
+//! # Theory of operation
+//! **Purpose.** Linux keeps three things apart: a descriptor (a number in one process, with close-on-exec), an open description (shared by dup
+//! and fork, with flags), and the object behind it. [`Sock`] is the open description of a virtual socket or epoll set; [`Proc::fds`] maps a
+//! process's descriptors to them.
+//! **How it works.** Each virtual descriptor is a real kernel descriptor too (the *shadow*, an AF_UNIX socket), so numbers are the kernel's. The
+//! table word of descriptor `n` is the [`Sock`]'s id, 0 if the kernel's own. A [`Sock`] counts references: one for each table word, one for
+//! each operation in flight ([`Held`]). The last one gone closes it ([`crate::call::socket::release`]).
+//! A process's table lies in the arena, so that whoever outlives it can drop its references ([`Procs::bury`]).
+//! **Limits.** Descriptors below [`FDS`] can be virtual; [`PROCS`] processes.
+//! **Locks.** None: table words are swapped atomically. **Failure.** EMFILE from [`Proc::set`], ENFILE when processes run out.
+//! **See also.** open(2), dup(2), fork(2); design section 7.
+use crate::arena::{Id, Shared, Slab};
+use crate::call::Kind;
+use crate::clock::Nanos;
+use crate::errno::{Errno, Result};
+use crate::instance::{Cx, Instance};
+use crate::poll::WaitQueue;
+use crate::sync::{Lock, rank};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
+
+/// Descriptors of a process that can be virtual.
+pub const FDS: usize = 65536;
+/// Processes of an instance.
+pub const PROCS: usize = 1024;
+
+/// An open description: what dup and fork share.
+#[repr(C)]
+#[derive(Shared)]
+pub struct Sock {
+    /// Table words and operations in flight.
+    pub refs: AtomicU32,
+    kind: AtomicU8,
+    /// SO_REUSEADDR and friends that the hot paths look at; see [`crate::net::option`].
+    pub bits: AtomicU8,
+    /// AF_INET or AF_INET6.
+    pub family: AtomicU16,
+    /// O_NONBLOCK, O_ASYNC as fcntl(2) F_GETFL shows them.
+    pub flags: AtomicU32,
+    /// What poll(2) would say now: EPOLL* bits, kept up to date by [`Sock::publish`].
+    pub ready: AtomicU32,
+    /// The object's number in its own slab (flow, listener, datagram socket, epoll set); 0 while there is none.
+    pub body: AtomicU32,
+    /// The socket's protocol (IPPROTO_*).
+    pub protocol: AtomicU16,
+    /// SOCK_STREAM, SOCK_DGRAM, SOCK_RAW.
+    pub kind_type: AtomicU16,
+    /// SO_ERROR: set once, taken once.
+    pub error: AtomicU32,
+    /// Who waits for it.
+    pub queue: WaitQueue,
+    /// Inode of the shadow: the socket's identity outside.
+    pub inode: AtomicU64,
+    /// SO_RCVTIMEO in nanoseconds, 0 for none.
+    pub rcvtimeo: AtomicU64,
+    /// SO_SNDTIMEO in nanoseconds, 0 for none.
+    pub sndtimeo: AtomicU64,
+    /// F_SETOWN (pid, or minus a process group).
+    pub owner: AtomicU32,
+    /// F_SETSIG.
+    pub owner_signal: AtomicU32,
+    /// Options that no hot path looks at.
+    pub options: Lock<crate::net::option::Options, { rank::SOCK }>,
+}
+
+impl Sock {
+    /// What kind of socket it is.
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        Kind::from_u8(self.kind.load(Relaxed))
+    }
+    /// Is O_NONBLOCK set?
+    #[inline]
+    pub fn nonblocking(&self) -> bool {
+        self.flags.load(Relaxed) & libc::O_NONBLOCK as u32 != 0
+    }
+    /// Is it an AF_INET6 socket?
+    #[inline]
+    pub fn is_v6(&self) -> bool {
+        i32::from(self.family.load(Relaxed)) == libc::AF_INET6
+    }
+    /// Says what poll(2) would see from now on, and which events happened just now (an edge happens even if the level was up already).
+    /// Called under the lock of the object behind the socket, so that levels never go backwards.
+    #[inline]
+    pub fn publish(&self, cx: &Cx<'_>, ready: u32, edges: u32) {
+        let before = self.ready.swap(ready, AcqRel);
+        let edges = edges | (ready & !before);
+        if edges != 0 {
+            self.queue.wake(cx, edges);
+            if self.flags.load(Relaxed) & libc::O_ASYNC as u32 != 0 {
+                cx.wakes.signal(self);
+            }
+        }
+    }
+    /// Latches an error for SO_ERROR (the first one stays).
+    pub fn fail(&self, e: Errno) {
+        let _ = self.error.compare_exchange(0, u32::from(e.0), AcqRel, Relaxed);
+    }
+    /// Takes the pending error, once.
+    #[inline]
+    pub fn take_error(&self) -> Option<Errno> {
+        if self.error.load(Relaxed) == 0 {
+            return None;
+        }
+        match self.error.swap(0, AcqRel) {
+            0 => None,
+            e => Some(Errno(e as u16)),
+        }
+    }
+    /// When a receive that starts now gives up.
+    pub fn rcv_deadline(&self, cx: &Cx<'_>) -> Nanos {
+        deadline(cx, self.rcvtimeo.load(Relaxed))
+    }
+    /// When a send that starts now gives up.
+    pub fn snd_deadline(&self, cx: &Cx<'_>) -> Nanos {
+        deadline(cx, self.sndtimeo.load(Relaxed))
+    }
+}
+
+fn deadline(cx: &Cx<'_>, timeout: Nanos) -> Nanos {
+    if timeout == 0 { Nanos::MAX } else { cx.now().saturating_add(timeout) }
+}
+
+/// A new open description with one reference (the caller's). ENFILE if there are too many.
+pub fn open(cx: &Cx<'_>, kind: Kind, family: u16, ty: u16, protocol: u16, flags: u32) -> Result<Held> {
+    let (id, s) = cx.inst.socks.alloc().ok_or(Errno::ENFILE)?;
+    s.kind.store(kind as u8, Relaxed);
+    s.bits.store(0, Relaxed);
+    s.family.store(family, Relaxed);
+    s.kind_type.store(ty, Relaxed);
+    s.protocol.store(protocol, Relaxed);
+    s.flags.store(flags, Relaxed);
+    s.ready.store(0, Relaxed);
+    s.body.store(0, Relaxed);
+    s.error.store(0, Relaxed);
+    s.inode.store(0, Relaxed);
+    s.rcvtimeo.store(0, Relaxed);
+    s.sndtimeo.store(0, Relaxed);
+    s.owner.store(0, Relaxed);
+    s.owner_signal.store(0, Relaxed);
+    s.queue.reset(cx);
+    *s.options.lock(cx.me) = crate::net::option::Options::fresh(cx);
+    s.refs.store(1, Release);
+    Ok(Held { inst: cx.inst, id })
+}
+
+/// A reference to an open description for the length of an operation. Let it go with [`Held::release`]: a plain drop cannot close the
+/// socket, so the last one must not be lost that way.
+pub struct Held {
+    inst: &'static Instance,
+    id: Id<Sock>,
+}
+
+impl Held {
+    /// Takes a reference, if it is still open.
+    #[inline]
+    pub fn take(inst: &'static Instance, id: Id<Sock>) -> Option<Self> {
+        let s = inst.socks.get(id)?;
+        let mut n = s.refs.load(Relaxed);
+        loop {
+            if n == 0 {
+                return None;
+            }
+            match s.refs.compare_exchange_weak(n, n + 1, AcqRel, Relaxed) {
+                Ok(_) => return Some(Self { inst, id }),
+                Err(now) => n = now,
+            }
+        }
+    }
+    /// Its number.
+    pub fn id(&self) -> Id<Sock> {
+        self.id
+    }
+    /// The open description. It stays at least as long as this reference.
+    #[inline]
+    pub fn sock(&self) -> &'static Sock {
+        self.inst.socks.get(self.id).unwrap_or_else(|| unreachable!("a held socket is in use"))
+    }
+    /// One more reference.
+    pub fn share(&self) -> Self {
+        self.sock().refs.fetch_add(1, AcqRel);
+        Self { inst: self.inst, id: self.id }
+    }
+    /// Lets go; the last one closes the socket.
+    #[inline]
+    pub fn release(self, cx: &Cx<'_>) {
+        let (s, id) = (self.sock(), self.id);
+        core::mem::forget(self);
+        if s.refs.fetch_sub(1, AcqRel) == 1 {
+            crate::call::socket::release(cx, s, id);
+        }
+    }
+    /// Turns the reference into one that somebody else (a table word, a queue) counts.
+    pub fn into_id(self) -> Id<Sock> {
+        let id = self.id;
+        core::mem::forget(self);
+        id
+    }
+    /// Takes over a reference that [`Held::into_id`] put somewhere.
+    pub fn from_id(inst: &'static Instance, id: Id<Sock>) -> Self {
+        Self { inst, id }
+    }
+}
+
+impl core::ops::Deref for Held {
+    type Target = Sock;
+    #[inline]
+    fn deref(&self) -> &Sock {
+        self.sock()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Without a Cx nothing can be closed: only the count is kept right; a leak is better than a dangling socket.
+        let n = self.sock().refs.fetch_sub(1, AcqRel);
+        debug_assert!(n > 1, "the last reference to a socket was dropped without release()");
+    }
+}
+
+/// One process of the instance.
+#[repr(C)]
+#[derive(Shared)]
+pub struct Proc {
+    /// Its pid; 0 once it is gone.
+    pub pid: AtomicU32,
+    /// One above the highest descriptor that was ever virtual: bounds the walks.
+    pub high: AtomicU32,
+    /// Descriptor -> [`Sock`] id, 0 if the kernel's own.
+    pub fds: [AtomicU32; FDS],
+}
+
+/// The processes of an instance.
+#[repr(C)]
+#[derive(Shared)]
+pub struct Procs {
+    /// The table.
+    pub table: Slab<Proc, PROCS>,
+}
+
+impl Proc {
+    /// The socket behind a descriptor, with a reference.
+    #[inline]
+    pub fn get(&self, inst: &'static Instance, fd: i32) -> Option<Held> {
+        let word = self.fds.get(fd as usize)?;
+        loop {
+            let id = word.load(Acquire);
+            if id == 0 {
+                return None;
+            }
+            if let Some(h) = Held::take(inst, Id::new(id)) {
+                return Some(h);
+            }
+            // Closed between the two loads: look again; if the word still names a dead socket it is stale.
+            if word.load(Acquire) == id {
+                return None;
+            }
+        }
+    }
+    /// Is the descriptor virtual? One load.
+    #[inline]
+    pub fn is_virtual(&self, fd: i32) -> bool {
+        self.fds.get(fd as usize).is_some_and(|w| w.load(Relaxed) != 0)
+    }
+    /// Makes `fd` mean this socket; whatever it meant before (a close that was missed) is let go. EMFILE if the number is too high.
+    pub fn set(&self, cx: &Cx<'_>, fd: i32, held: Held) -> Result<()> {
+        let Some(word) = self.fds.get(fd as usize) else {
+            held.release(cx);
+            return Err(Errno::EMFILE);
+        };
+        self.high.fetch_max(fd as u32 + 1, AcqRel);
+        let old = word.swap(held.into_id().0, AcqRel);
+        if old != 0 {
+            Held::from_id(cx.inst, Id::new(old)).release(cx);
+        }
+        Ok(())
+    }
+    /// Forgets `fd` (it was closed, or now means something else). True if it was virtual.
+    pub fn clear(&self, cx: &Cx<'_>, fd: i32) -> bool {
+        let Some(word) = self.fds.get(fd as usize) else { return false };
+        if word.load(Relaxed) == 0 {
+            return false;
+        }
+        let old = word.swap(0, AcqRel);
+        if old != 0 {
+            crate::poll::forget_fd(cx, fd, Id::new(old));
+            Held::from_id(cx.inst, Id::new(old)).release(cx);
+        }
+        old != 0
+    }
+}
+
+impl Procs {
+    /// Process `n` (from [`Procs::enter`]).
+    #[inline]
+    pub fn get(&'static self, n: u32) -> &'static Proc {
+        self.table.get(Id::new(n)).unwrap_or_else(|| unreachable!("a process that runs is in the table"))
+    }
+    /// A table for process `pid`: the one it has already (it called exec), or a fresh, empty one.
+    pub fn enter(&self, pid: u32) -> Result<u32> {
+        if pid != u32::MAX
+            && let Some((id, _)) = self.table.iter().find(|(_, p)| p.pid.load(Relaxed) == pid)
+        {
+            return Ok(id.0);
+        }
+        let (id, p) = self.table.alloc().ok_or(Errno::ENFILE)?;
+        for w in &p.fds[..p.high.load(Relaxed) as usize] {
+            w.store(0, Relaxed);
+        }
+        p.high.store(0, Relaxed);
+        p.pid.store(pid, Release);
+        Ok(id.0)
+    }
+    /// A copy of process `parent`'s table for a child that is about to be forked; the child fills in its pid.
+    pub fn fork(&'static self, cx: &Cx<'_>, parent: u32) -> Result<u32> {
+        let n = self.enter(u32::MAX)?;
+        let (from, to) = (self.get(parent), self.get(n));
+        let high = from.high.load(Acquire);
+        to.high.store(high, Relaxed);
+        for fd in 0..high as usize {
+            if let Some(h) = from.get(cx.inst, fd as i32) {
+                to.fds[fd].store(h.into_id().0, Relaxed);
+            }
+        }
+        Ok(n)
+    }
+    /// Drops all references of process `n` (it has exited).
+    pub fn bury(&'static self, cx: &Cx<'_>, n: u32) {
+        let p = self.get(n);
+        for fd in 0..p.high.load(Acquire) {
+            p.clear(cx, fd as i32);
+        }
+        p.pid.store(0, Release);
+        self.table.free(Id::new(n));
+    }
+    /// The processes that are gone without having said so.
+    pub fn dead(&'static self) -> impl Iterator<Item = u32> {
+        let gone = |p: &Proc| {
+            let pid = p.pid.load(Relaxed);
+            pid != 0 && pid != u32::MAX && !crate::gate::process_exists(pid)
+        };
+        self.table.iter().filter(move |(_, p)| gone(p)).map(|(id, _)| id.0)
+    }
+}

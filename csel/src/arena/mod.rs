@@ -15,6 +15,7 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::*;
 
+pub mod found;
 pub mod map;
 pub mod pages;
 pub mod slab;

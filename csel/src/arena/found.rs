@@ -5,7 +5,10 @@
 //! or a finished arena of the same layout.
 #![allow(unsafe_code)]
 
-use super::{BASE, map, view};
+use super::{
+    BASE,
+    map::{self, view},
+};
 use crate::errno::{Errno, Result};
 use crate::gate;
 use crate::instance::{FLOWS, Facts, Instance, MAGIC, layout};

@@ -21,14 +21,19 @@
 //!
 //! See also: sys.rs (calls as values), net.rs (addresses, pairs, waiting), run.rs (parent and child).
 
+#[allow(dead_code)]
 mod msg;
 mod net;
 mod run;
+#[allow(dead_code)]
 mod sys;
 
+mod tcp_close;
 mod tcp_connect;
 mod tcp_io;
+mod tcp_listen;
 mod tcp_msg;
+mod tcp_options;
 mod udp;
 
 use sys::Net;
@@ -58,7 +63,8 @@ macro_rules! cases {
 }
 
 /// Every family.
-const FAMILIES: &[&[Case]] = &[tcp_connect::CASES, tcp_io::CASES, tcp_msg::CASES, udp::CASES];
+const FAMILIES: &[&[Case]] =
+    &[tcp_connect::CASES, tcp_io::CASES, tcp_msg::CASES, tcp_listen::CASES, tcp_close::CASES, tcp_options::CASES, udp::CASES];
 
 fn main() -> std::process::ExitCode {
     run::main(FAMILIES)

@@ -1,5 +1,4 @@
 //! Datagram, ping and raw sockets, ICMP, fragments. (Interface; helper `dgram` writes theory and body.)
-use super::Packet;
 use super::addr::Endpoint;
 use crate::arena::Shared;
 use crate::call::{RecvMsg, SendMsg};
@@ -7,6 +6,8 @@ use crate::errno::{Errno, Result};
 use crate::fd::{Held, Sock};
 use crate::gate::user::{IoIn, IoOut};
 use crate::instance::Cx;
+
+pub mod input;
 
 /// The tables.
 #[repr(C)]
@@ -53,11 +54,6 @@ pub fn peer(_cx: &Cx<'_>, _s: &Held) -> Result<Endpoint> {
 pub fn queued(_cx: &Cx<'_>, _s: &Held) -> Result<(usize, usize, usize)> {
     Err(Errno::EINVAL)
 }
-/// An IP packet from a link, not yet checked beyond "it is as long as its frame": checks it (version, lengths, is it for us), reassembles, and
-/// gives it to raw sockets, TCP, UDP, ICMP. This is the network replica's one entrance.
-pub fn input(_cx: &Cx<'_>, _ip: &[u8], _loopback: bool) {
-    let _ =
-        Packet { src: super::addr::Ip::ANY4, dst: super::addr::Ip::ANY4, proto: 0, ttl: 0, tos: 0, ip: &[], payload: &[], loopback: false };
-}
+pub use input::input;
 /// Reassembly timeouts are due.
 pub fn tick(_cx: &Cx<'_>) {}

@@ -129,9 +129,6 @@ options! {
     /// receive buffer of a stream socket (SO_RCVBUF's start value)
     rcvbuf: Size = Size(512 << 10), "rcvbuf" "CSEL_RCVBUF" "SIZE"
         default "512K" range 2304..=67108864 example "256K";
-    /// most memory the instance's replicas may use; not taken before it is needed
-    memory: Size = Size(4 << 30), "memory" "CSEL_MEMORY" "SIZE"
-        default "4G" range 4194304..=68719476736 example "512M";
     /// a small process that answers for the instance when no thread of it does
     keeper: bool = true, "keeper" "CSEL_KEEPER" "on|off"
         default "on" example "off";
@@ -147,7 +144,7 @@ options! {
 }
 
 /// Variables of the launcher and of tools that are no option of an instance.
-pub const OTHER_VARIABLES: &[&str] = &["CSEL_LIB"];
+pub const OTHER_VARIABLES: &[&str] = &["CSEL_LIB", "CSEL_BIN", "CSEL_TESTBIN", "CSEL_CASE", "CSEL_MODE"];
 
 /// An option's text that is not a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -199,13 +196,13 @@ pub fn by_env(env: &[u8]) -> Option<&'static Opt> {
     OPTIONS.iter().find(|o| o.env.as_bytes() == env)
 }
 
-/// Whether a variable begins with `CSEL_` and means nothing: a misspelt option. Returns the nearest row too.
+/// The option whose name a variable just misses: `CSEL_NETT` is `CSEL_NET` misspelt. `None` if it is right or something else.
 #[must_use]
 pub fn misspelt(env: &[u8]) -> Option<&'static Opt> {
     if !env.starts_with(b"CSEL_") || by_env(env).is_some() || OTHER_VARIABLES.iter().any(|o| o.as_bytes() == env) {
         return None;
     }
-    OPTIONS.iter().min_by_key(|o| distance(env, o.env.as_bytes()))
+    OPTIONS.iter().map(|o| (distance(env, o.env.as_bytes()), o)).filter(|(d, _)| *d <= 2).min_by_key(|(d, _)| *d).map(|(_, o)| o)
 }
 
 /// How many bytes must change to make `a` of `b` (Levenshtein), for texts up to 32 bytes.

@@ -4,6 +4,7 @@ use super::*;
 use core::net::Ipv4Addr;
 use std::format;
 use std::string::String;
+use std::vec::Vec;
 
 fn with(env: &'static str, text: &str) -> Result<Config, ConfigError> {
     Config::from_env(|e| (e == env).then(|| text.as_bytes()))
@@ -39,7 +40,7 @@ fn messages_name_option_value_and_remedy() {
 #[test]
 fn addresses() {
     let c = with("CSEL_IP", "10.0.0.1/24, fd00::1 ,10.111.3.4").unwrap();
-    let all: std::vec::Vec<_> = c.ip.iter().map(|i| format!("{i}")).collect();
+    let all: Vec<_> = c.ip.iter().map(|i| format!("{i}")).collect();
     assert_eq!(all, ["10.0.0.1/24", "fd00::1/64", "10.111.3.4/16"]);
     for bad in [
         "1.2.3",

@@ -92,6 +92,16 @@ pub struct Zone<'a, W: World> {
     pub world: &'a W,
 }
 
+/// The instance's addresses in the form a [`Zone`] takes.
+#[must_use]
+pub fn own_addrs(facts: &crate::instance::Facts) -> List<Cidr, { crate::instance::ADDRS }> {
+    let mut out = List::empty(Cidr::UNSPECIFIED);
+    for prefix in facts.addrs() {
+        let _ = out.push(Cidr { addr: prefix.ip.wire().into(), len: prefix.len });
+    }
+    out
+}
+
 /// Adds an address that is not there yet.
 fn add(out: &mut Addrs, addr: IpAddr) {
     if !out.as_slice().contains(&addr) {

@@ -79,7 +79,7 @@ pub fn port(text: &[u8]) -> Option<u16> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let n = digits.iter().fold(Some(0u64), |n, b| n?.checked_mul(10)?.checked_add(u64::from(b - b'0')));
+    let n = digits.iter().try_fold(0u64, |n, b| n.checked_mul(10)?.checked_add(u64::from(b - b'0')));
     // Overflow is ULONG_MAX; the int that is kept must not be negative, and its low half is the port.
     let n = n.map_or(u64::MAX, |n| if negative { n.wrapping_neg() } else { n }) as i32;
     (n >= 0).then_some(n as u16)

@@ -30,7 +30,8 @@ impl Send {
             match r {
                 Ok(n) => {
                     self.done += n;
-                    if !tcp || self.done >= total_in(data) {
+                    // Nothing taken although something is there: a bad pointer (gate::user), which the front end makes EFAULT of.
+                    if !tcp || n == 0 || self.done >= total_in(data) {
                         return Outcome::Done(self.done);
                     }
                 }

@@ -15,6 +15,7 @@ use crate::instance::Cx;
 
 pub mod addr;
 pub mod dgram;
+pub mod iface;
 pub mod link;
 pub mod option;
 pub mod port;

@@ -35,6 +35,7 @@ mod tcp_listen;
 mod tcp_msg;
 mod tcp_options;
 mod udp;
+mod udp_msg;
 
 use sys::Net;
 
@@ -63,8 +64,16 @@ macro_rules! cases {
 }
 
 /// Every family.
-const FAMILIES: &[&[Case]] =
-    &[tcp_connect::CASES, tcp_io::CASES, tcp_msg::CASES, tcp_listen::CASES, tcp_close::CASES, tcp_options::CASES, udp::CASES];
+const FAMILIES: &[&[Case]] = &[
+    tcp_connect::CASES,
+    tcp_io::CASES,
+    tcp_msg::CASES,
+    tcp_listen::CASES,
+    tcp_close::CASES,
+    tcp_options::CASES,
+    udp::CASES,
+    udp_msg::CASES,
+];
 
 fn main() -> std::process::ExitCode {
     run::main(FAMILIES)

@@ -28,6 +28,9 @@ mod run;
 #[allow(dead_code)]
 mod sys;
 
+mod epoll;
+mod epoll_wait;
+mod poll;
 mod tcp_close;
 mod tcp_connect;
 mod tcp_io;
@@ -65,11 +68,14 @@ macro_rules! cases {
 
 /// Every family.
 const FAMILIES: &[&[Case]] = &[
+    epoll::CASES,
+    epoll_wait::CASES,
+    poll::CASES,
+    tcp_close::CASES,
     tcp_connect::CASES,
     tcp_io::CASES,
-    tcp_msg::CASES,
     tcp_listen::CASES,
-    tcp_close::CASES,
+    tcp_msg::CASES,
     tcp_options::CASES,
     udp::CASES,
     udp_msg::CASES,

@@ -86,7 +86,8 @@ impl Sock {
     /// Called under the lock of the object behind the socket, so that levels never go backwards.
     #[inline]
     pub fn publish(&self, cx: &Cx<'_>, ready: u32, edges: u32) {
-        let before = self.ready.swap(ready, AcqRel);
+        // SeqCst: a waiter first hooks on, then looks at the level; we first set the level, then look for hooks (poll::WaitQueue).
+        let before = self.ready.swap(ready, SeqCst);
         let edges = edges | (ready & !before);
         if edges != 0 {
             self.queue.wake(cx, edges);
@@ -229,6 +230,8 @@ pub struct Proc {
     pub pid: AtomicU32,
     /// One above the highest descriptor that was ever virtual: bounds the walks.
     pub high: AtomicU32,
+    /// One above the descriptor of the process's own socket that rings bells ([`crate::gate::bell`]); 0: none.
+    pub clapper: AtomicU32,
     /// Descriptor -> [`Sock`] id, 0 if the kernel's own.
     pub fds: [AtomicU32; FDS],
     /// References of threads that sleep in a call, so that they go with the process.
@@ -332,6 +335,7 @@ impl Procs {
             w.store(0, Relaxed);
         }
         p.high.store(0, Relaxed);
+        p.clapper.store(0, Relaxed);
         p.pid.store(pid, Release);
         Ok(id.0)
     }

@@ -13,6 +13,7 @@ use crate::errno::{Errno, Result};
 use core::arch::asm;
 use core::sync::atomic::AtomicU32;
 
+pub mod bell;
 pub mod user;
 
 /// Issues system call `nr` with six arguments and decodes the result.
@@ -162,4 +163,13 @@ pub fn memfd_create(name: &core::ffi::CStr, flags: u32) -> Result<i32> {
 /// `sched_yield(2)`.
 pub fn sched_yield() {
     let _ = plain(libc::SYS_sched_yield, [0; 6]);
+}
+
+/// `sched_getaffinity(2)`: on how many CPUs the calling thread may run; at least 1.
+pub fn cpus() -> u32 {
+    let mut set = [0u64; 16];
+    // SAFETY: the set is writable for its length.
+    let n = unsafe { syscall(libc::SYS_sched_getaffinity, [0, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0]) };
+    // A machine with more CPUs than fit says EINVAL: certainly more than one.
+    if n.is_err() { 2 } else { set.iter().map(|w| w.count_ones()).sum::<u32>().max(1) }
 }

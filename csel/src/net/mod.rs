@@ -68,6 +68,7 @@ pub fn settle(cx: &Cx<'_>) {
     tcp::settle(cx);
     link::settle(cx);
     cx.wakes.flush(cx);
+    wait::settle(cx);
 }
 
 /// Drains the port's ring if there is anything in it and runs due timers. Cheap when there is nothing to do. True if anything was done.

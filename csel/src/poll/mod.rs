@@ -1,43 +1,151 @@
-//! Readiness: who waits for what. (Interface; helper `poll` writes the theory and the body.)
-use crate::arena::{Id, Shared};
+//! Readiness: who waits for what, and how they are told.
+//!
+//! # Theory of operation
+//! **Purpose.** select(2), poll(2), epoll(7) and every blocking call are one model: a [`Sock`] has a level ([`Sock::ready`], kept by its protocol)
+//! and a [`WaitQueue`]; a waiter hooks on first and looks at the level second, a protocol sets the level first and looks for hooks second, so one
+//! of them sees the other and no wake-up is lost (both sides SeqCst; `tests/tests/wakeup.rs` tries all interleavings of the model).
+//! **How it works.** [`queue`] holds the hooks: of threads ([`crate::net::wait::Waiting`]) and of epoll items ([`epoll`]). A wake-up under a
+//! protocol's lock only *notes* the sleeping thread in [`Wakes`]; the system call comes in [`Wakes::flush`], when no lock is held.
+//! [`now`] is what poll(2) would answer; [`model`] maps it to pollfd and fd_set.
+//! **Limits.** [`HOOKS`] hooks; a wait that finds none left naps instead of sleeping. An epoll descriptor that crosses exec(3) loses its virtual
+//! side. **Locks.** QUEUE, see [`queue`]; EPOLL, see [`epoll`]. **Failure.** ENOSPC from a full item table, as epoll_ctl(2)'s max_user_watches.
+//! **See also.** design section 7; `fs/eventpoll.c`, `fs/select.c`.
+use crate::arena::{Id, Shared, Slab};
+use crate::call::Kind;
 use crate::fd::Sock;
+use crate::gate;
 use crate::instance::Cx;
+use crate::net::wait;
+use core::cell::Cell;
+use core::sync::atomic::Ordering::*;
 
-/// Who waits for one open description: hooks of threads (poll, select, a blocking call) and of epoll items.
-#[repr(C)]
-#[derive(Shared)]
-pub struct WaitQueue {
-    todo: u64,
+pub mod queue;
+
+pub use queue::WaitQueue;
+
+/// Hooks of an instance: one for each (waiting thread, socket) beyond a thread's only one, and one for each epoll item.
+pub const HOOKS: usize = 262_144;
+
+/// EPOLLIN and friends as the bits poll(2) and epoll(7) share.
+#[allow(missing_docs)]
+pub mod ev {
+    pub const IN: u32 = libc::EPOLLIN as u32;
+    pub const PRI: u32 = libc::EPOLLPRI as u32;
+    pub const OUT: u32 = libc::EPOLLOUT as u32;
+    pub const ERR: u32 = libc::EPOLLERR as u32;
+    pub const HUP: u32 = libc::EPOLLHUP as u32;
+    pub const RDHUP: u32 = libc::EPOLLRDHUP as u32;
+    pub const RDNORM: u32 = libc::EPOLLRDNORM as u32;
+    pub const RDBAND: u32 = libc::EPOLLRDBAND as u32;
+    pub const WRNORM: u32 = libc::EPOLLWRNORM as u32;
+    pub const WRBAND: u32 = libc::EPOLLWRBAND as u32;
+    /// Every event there is; as an edge: "its state changed", which matches every hook.
+    pub const ALL: u32 = 0xffff;
+    /// What is always asked for.
+    pub const ALWAYS: u32 = ERR | HUP;
 }
 
-impl WaitQueue {
-    /// An empty queue (a recycled socket).
-    pub fn reset(&self, _cx: &Cx<'_>) {}
-    /// Events happened: wakes the hooks that want them. May be called under any protocol lock; the system calls come in [`Cx::flush`].
-    pub fn wake(&self, _cx: &Cx<'_>, _events: u32) {}
-}
-
-/// The replica's tables: hooks, waiters, epoll sets and items.
+/// The replica's tables.
 #[repr(C)]
 #[derive(Shared)]
 pub struct State {
-    todo: u64,
+    /// Who hangs on which queue.
+    pub hooks: Slab<queue::Hook, HOOKS>,
 }
 
-/// Sleepers to wake when no lock is held any more.
+/// What poll(2) would say of a socket now, all names of each bit included.
+#[inline]
+pub fn now(_cx: &Cx<'_>, s: &Sock) -> u32 {
+    widen(s.kind(), s.ready.load(SeqCst))
+}
+
+/// Linux says "readable" and "writable" by two or three bits at once.
+#[inline]
+pub(crate) fn widen(kind: Kind, mut r: u32) -> u32 {
+    if r & ev::IN != 0 {
+        r |= ev::RDNORM;
+    }
+    if r & ev::OUT != 0 {
+        // datagram_poll() sets WRBAND, tcp_poll() does not.
+        r |= if kind == Kind::Tcp { ev::WRNORM } else { ev::WRNORM | ev::WRBAND };
+    }
+    r
+}
+
+/// An epoll item's socket had events; true if a thread was waiting for its set.
+fn fire(_cx: &Cx<'_>, _item: u32, _events: u32) -> bool {
+    false
+}
+
+const NOTED: usize = 12;
+
+/// Sleepers to wake and owners to signal when no lock is held any more.
 #[derive(Default)]
-pub struct Wakes {}
+pub struct Wakes {
+    n: Cell<usize>,
+    slots: [Cell<u32>; NOTED],
+    signals: Cell<usize>,
+    owners: [Cell<(i32, i32)>; 4],
+}
 
 impl Wakes {
+    /// Notes a sleeping thread. With no room left it is woken at once: slower, since it will run into the caller's lock, and as good.
+    #[inline]
+    pub(crate) fn note(&self, cx: &Cx<'_>, slot: u32) {
+        let n = self.n.get();
+        if self.slots[..n].iter().any(|s| s.get() == slot) {
+            return;
+        }
+        if n == NOTED {
+            wait::wake(cx, slot);
+            return;
+        }
+        self.slots[n].set(slot);
+        self.n.set(n + 1);
+    }
     /// SIGIO (or F_SETSIG's) to the socket's owner.
-    pub fn signal(&self, _sock: &Sock) {}
+    pub fn signal(&self, s: &Sock) {
+        let owner = s.owner.load(Relaxed) as i32;
+        if owner == 0 {
+            return;
+        }
+        let sig = match s.owner_signal.load(Relaxed) as i32 {
+            0 => libc::SIGIO,
+            sig => sig,
+        };
+        let n = self.signals.get();
+        if self.owners[..n].iter().any(|o| o.get() == (owner, sig)) {
+            return;
+        }
+        if n == self.owners.len() {
+            let _ = gate::kill(owner, sig);
+            return;
+        }
+        self.owners[n].set((owner, sig));
+        self.signals.set(n + 1);
+    }
     /// Wakes them. No lock is held.
-    pub fn flush(&self, _cx: &Cx<'_>) {}
+    #[inline]
+    pub fn flush(&self, cx: &Cx<'_>) {
+        if self.n.get() | self.signals.get() != 0 {
+            self.deliver(cx);
+        }
+    }
+    #[cold]
+    fn deliver(&self, cx: &Cx<'_>) {
+        for s in &self.slots[..self.n.replace(0)] {
+            wait::wake(cx, s.get());
+        }
+        for o in &self.owners[..self.signals.replace(0)] {
+            let (owner, sig) = o.get();
+            let _ = gate::kill(owner, sig);
+        }
+    }
 }
 
 /// A descriptor of the calling process was closed. Linux drops epoll registrations only when the last descriptor of the open description
-/// goes; they are keyed (description, fd): epoll(7) Q6.
+/// goes; they are keyed (description, fd): epoll(7) Q6. So nothing happens here.
 pub fn forget_fd(_cx: &Cx<'_>, _fd: i32, _sock: Id<Sock>) {}
 
 /// The last reference to `sock` is gone: its epoll registrations and (if it is an epoll set) its items go.
-pub fn release(_cx: &Cx<'_>, _sock: &Sock, _id: Id<Sock>) {}
+pub fn release(_cx: &Cx<'_>, _s: &Sock, _id: Id<Sock>) {}

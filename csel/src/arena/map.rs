@@ -61,3 +61,16 @@ pub unsafe fn release(at: usize, len: usize) {
         let _ = unsafe { gate::syscall(libc::SYS_madvise, [at, len, libc::MADV_DONTNEED as usize, 0, 0, 0]) };
     }
 }
+
+/// Views a fresh mapping of at least `size_of::<T>()` bytes, which only [`forget`] takes away again. What is in it must be zeros or of the same
+/// type (checked by its magic), or every word of it treated as hostile.
+pub fn stay<T: Shared>(at: *mut u8) -> &'static T {
+    // SAFETY: the callers, all in this crate, pass what map_shared or map_anonymous just gave them for this very type.
+    unsafe { view(at) }
+}
+
+/// Unmaps what [`stay`] gave; the caller has no other reference to it.
+pub fn forget<T: Shared>(what: &'static T) {
+    // SAFETY: the mapping was made for this value by `stay`, and the caller lets go of it.
+    unsafe { unmap(core::ptr::from_ref(what).cast_mut().cast(), size_of::<T>()) }
+}

@@ -18,6 +18,7 @@ use core::sync::atomic::*;
 pub mod found;
 pub mod map;
 pub mod pages;
+pub mod ring;
 pub mod slab;
 
 pub use csel_derive::Shared;

@@ -137,7 +137,7 @@ options! {
         default "none" example "drop=1%,dup=1%,reorder=1%,delay=200us";
     /// where segments are kept
     dir: Path = Str::EMPTY, "dir" "CSEL_DIR" "DIR"
-        default "$XDG_RUNTIME_DIR/csel, or /tmp/csel-UID" example "/run/user/1000/csel";
+        default "$XDG_RUNTIME_DIR/csel, or /dev/shm/csel-UID" example "/run/user/1000/csel";
     /// switch csel off in a process that has it preloaded
     disable: bool = false, "" "CSEL_DISABLE" "on|off"
         default "off" example "1";
@@ -249,7 +249,8 @@ impl Config {
         if self.hostname.is_empty() { name } else { &self.hostname }
     }
 
-    /// The directory of segments: `CSEL_DIR`, or `csel` in `$XDG_RUNTIME_DIR`, or `/tmp/csel-UID`. Made 0700 by its user.
+    /// The directory of segments: `CSEL_DIR`, or `csel` in `$XDG_RUNTIME_DIR`, or `/dev/shm/csel-UID` (/tmp is a disk on most machines, and a
+    /// segment is memory). Made 0700 by its user.
     pub fn runtime_dir(&self, xdg_runtime_dir: Option<&[u8]>, uid: u32) -> Result<Path, Problem> {
         use fmt::Write as _;
         if !self.dir.is_empty() {
@@ -258,7 +259,7 @@ impl Config {
         let mut dir = Path::EMPTY;
         let fits = match xdg_runtime_dir {
             Some(base) if base.starts_with(b"/") => dir.push(base) && dir.push(b"/csel"),
-            _ => write!(dir, "/tmp/csel-{uid}").is_ok(),
+            _ => write!(dir, "/dev/shm/csel-{uid}").is_ok(),
         };
         if fits { Ok(dir) } else { Err(Problem::TooLong(255)) }
     }

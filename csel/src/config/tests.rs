@@ -122,8 +122,8 @@ fn misspelt_variables_are_found() {
 fn runtime_dir() {
     let c = Config::DEFAULT;
     assert_eq!(c.runtime_dir(Some(b"/run/user/7"), 7).unwrap().as_str(), "/run/user/7/csel");
-    assert_eq!(c.runtime_dir(None, 7).unwrap().as_str(), "/tmp/csel-7");
-    assert_eq!(c.runtime_dir(Some(b""), 7).unwrap().as_str(), "/tmp/csel-7");
+    assert_eq!(c.runtime_dir(None, 7).unwrap().as_str(), "/dev/shm/csel-7");
+    assert_eq!(c.runtime_dir(Some(b""), 7).unwrap().as_str(), "/dev/shm/csel-7");
     assert!(c.runtime_dir(Some(&[b'/'; 255]), 7).is_err());
     assert_eq!(with("CSEL_DIR", "/x").unwrap().runtime_dir(Some(b"/y"), 7).unwrap().as_str(), "/x");
 }

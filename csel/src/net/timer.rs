@@ -10,7 +10,7 @@ pub enum Owner {
     Flow(u32),
     /// Reassembly queues and other datagram housekeeping: [`super::dgram::tick`].
     Dgram,
-    /// A delayed frame (impairment): [`super::link::settle`].
+    /// A slow writer or a delayed frame: [`super::link::tick`].
     Link,
 }
 

@@ -130,7 +130,8 @@ pub(crate) fn wake(cx: &Cx<'_>, slot: u32) {
 /// Our own port's seat.
 #[inline]
 fn seat(cx: &Cx<'_>) -> &'static Seat {
-    &cx.inst.net.wait.seat
+    let n = usize::from(cx.facts().port);
+    &cx.seg.ports[n % link::segment::PORTS].seat
 }
 
 /// What we know of the thread in a slot.
@@ -149,7 +150,6 @@ struct Sleeper {
 #[repr(C)]
 #[derive(Shared)]
 pub struct State {
-    seat: Seat,
     sleepers: [Sleeper; SLOTS],
     used: [AtomicU64; SLOTS / 64],
     asleep: [AtomicU64; SLOTS / 64],

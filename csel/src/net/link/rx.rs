@@ -1,12 +1,221 @@
-//! Receiving: draining the port's ring. (Interface; helper `link`.)
+//! Receiving: draining the port's ring and the loopback.
+//!
+//! # Theory of operation
+//! **Purpose.** Frames become calls of [`crate::net::dgram::input`], one at a time, in order.
+//! **How it works.** [`drain`] tries for the token. Who has it handles up to [`BATCH`] frames of each ring; who has not need not care: the
+//! holder looks at the rings again after it let go (`fence`, [`pending`]), and so does everybody after a commit (`fence`, try the token), so one of
+//! the two sees the frame. A caller that leaves frames behind because its batch is done wakes another sleeper of its own instance for them.
+//! A frame whose writer is slow (preempted between reserve and commit) holds up those behind it: if the writer is dead it is skipped; if it lives, its
+//! commit rings; and a timer looks again, in case it dies.
+//! **Limits.** [`BATCH`]; a writer that lives and does not commit for [`PATIENCE`] is given up. **Locks.** The token.
+//! **Failure.** A holder of the token that died is succeeded after [`BURY`]; the frame it was at is handled again.
+use super::segment::Port;
+use super::tx;
+use crate::arena::{Shared, ring::Peek};
+use crate::clock::{MS, Nanos};
 use crate::instance::Cx;
-/// Is there a frame in our ring? A load or two.
-#[inline]
-pub fn pending(_cx: &Cx<'_>) -> bool {
-    false
+use crate::net::{dgram, tcp, timer};
+use crate::stats::{add, bump};
+use core::sync::atomic::{Ordering::*, fence};
+
+/// Frames of each ring in one drain.
+pub const BATCH: usize = 64;
+/// A frame that is reserved and not committed for so long is given up though its writer lives.
+pub const PATIENCE: Nanos = 2_000 * MS;
+/// After so long the holder of the token is asked for.
+pub const BURY: Nanos = 2 * MS;
+/// Bytes of an Ethernet header.
+pub const ETHERNET: usize = 14;
+
+/// What the holder of the token knows.
+#[repr(C)]
+#[derive(Shared)]
+pub struct Token {
+    /// Where the ring is held up by a slow writer.
+    stuck_at: u64,
+    /// Since when; 0: not.
+    stuck_since: u64,
 }
-/// Drains the ring into [`crate::net::dgram::input`], if the receive token is free; whoever holds the token goes on until the ring is empty.
-/// Bounded work per call. True if any frame was handled.
-pub fn drain(_cx: &Cx<'_>) -> bool {
-    false
+
+/// Our own port.
+#[inline]
+pub fn own<'a>(cx: &Cx<'a>) -> Option<&'static Port> {
+    cx.seg.port(cx.facts().port)
+}
+
+/// Is there something to drain? A few loads. A frame still being written does not count: its commit rings.
+#[inline]
+pub fn pending(cx: &Cx<'_>) -> bool {
+    lo_pending(cx) || own(cx).is_some_and(|p| p.ring.pending(cx.inst.net.link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
+}
+
+/// Is there a frame of our own?
+#[inline]
+pub fn lo_pending(cx: &Cx<'_>) -> bool {
+    let link = &cx.inst.net.link;
+    link.lo.pending(link.lo_head.load(Relaxed))
+}
+
+/// Is somebody draining just now? Whoever it is looks at the rings again when done, so a thread that finds [`pending`] and the token taken may
+/// sleep for a millisecond rather than spin.
+#[inline]
+pub fn is_draining(cx: &Cx<'_>) -> bool {
+    cx.inst.net.link.token.is_held()
+}
+
+/// Drains the rings into [`dgram::input`], if the receive token is free. Bounded work per call. True if anything was done. No lock is held.
+pub fn drain(cx: &Cx<'_>) -> bool {
+    let mut any = false;
+    for _ in 0..4 {
+        if !pending(cx) {
+            break;
+        }
+        if let Some(p) = own(cx)
+            && p.room.load(Relaxed) != 0
+            && p.room.swap(0, AcqRel) != 0
+        {
+            any = true;
+            tcp::room(cx);
+        }
+        let link = &cx.inst.net.link;
+        let Some(mut token) = link.token.try_lock(cx.me) else {
+            blocked(cx);
+            break;
+        };
+        if link.blocked.load(Relaxed) != 0 {
+            link.blocked.store(0, Relaxed);
+        }
+        let done = port(cx, &mut token) | lo(cx, &mut token);
+        drop(token);
+        any |= done;
+        fence(SeqCst);
+        if !done {
+            break;
+        }
+    }
+    // Left behind: another thread of ours, if one sleeps, goes on. (We may return to the application and not come back soon.)
+    if any && pending(cx) {
+        cx.kicks.note(cx.facts().port);
+    }
+    any
+}
+
+/// The token is taken. If that lasts, its holder may be dead.
+#[cold]
+fn blocked(cx: &Cx<'_>) {
+    let link = &cx.inst.net.link;
+    let since = link.blocked.load(Relaxed);
+    let now = cx.fresh_now();
+    if since == 0 {
+        let _ = link.blocked.compare_exchange(0, now, Relaxed, Relaxed);
+    } else if now.saturating_sub(since) > BURY {
+        link.token.bury();
+        let _ = link.blocked.compare_exchange(since, 0, Relaxed, Relaxed);
+    }
+}
+
+/// Drains the port's ring.
+fn port(cx: &Cx<'_>, token: &mut Token) -> bool {
+    let Some(p) = own(cx) else { return false };
+    let (link, stats) = (&cx.inst.net.link, &cx.inst.stats);
+    let (life, mac) = (p.life.load(Relaxed), cx.facts().mac);
+    let (mut frames, mut bytes, mut n) = (0, 0, 0);
+    while n < BATCH {
+        n += 1;
+        match p.ring.peek(&link.head) {
+            Peek::Empty => break,
+            Peek::Bad => bump(&stats.frames_bad),
+            Peek::Busy { tid, span, more } => {
+                if !slow(cx, token, tid, more) {
+                    break;
+                }
+                bump(&stats.frames_bad);
+                p.ring.advance(&link.head, span);
+            }
+            Peek::Frame { frame, tag, span } => {
+                token.stuck_since = 0;
+                frames += 1;
+                bytes += frame.len() as u64;
+                // A frame for whoever had the port before us is not for us.
+                if tag == life {
+                    ethernet(cx, frame, mac);
+                }
+                p.ring.advance(&link.head, span);
+            }
+        }
+    }
+    if frames != 0 {
+        add(&stats.frames_in, frames);
+        add(&stats.bytes_in, bytes);
+    }
+    if n > 1 {
+        tx::room_again(cx, p, p.ring.used());
+    }
+    n > 1
+}
+
+/// Drains the loopback.
+fn lo(cx: &Cx<'_>, token: &mut Token) -> bool {
+    let link = &cx.inst.net.link;
+    let mut n = 0;
+    while n < BATCH {
+        match link.lo.peek(&link.lo_head) {
+            Peek::Empty => break,
+            Peek::Bad => {}
+            Peek::Busy { tid, span, more } => {
+                if !slow(cx, token, tid, more) {
+                    break;
+                }
+                link.lo.advance(&link.lo_head, span);
+            }
+            Peek::Frame { frame, span, .. } => {
+                token.stuck_since = 0;
+                if let Some(ip) = frame.get(ETHERNET..) {
+                    dgram::input(cx, ip, true);
+                }
+                link.lo.advance(&link.lo_head, span);
+            }
+        }
+        n += 1;
+    }
+    if n > 0
+        && let Some(p) = own(cx)
+    {
+        tx::room_again(cx, p, link.lo.used());
+    }
+    n > 0
+}
+
+/// The next frame is still being written by `tid`. True: give it up.
+#[cold]
+fn slow(cx: &Cx<'_>, token: &mut Token, tid: u32, more: bool) -> bool {
+    if !more {
+        // Nothing behind it: its commit rings, or nothing is lost.
+        return false;
+    }
+    if !crate::gate::thread_exists(tid) {
+        return true;
+    }
+    let now = cx.now();
+    let at = cx.inst.net.link.head.load(Relaxed);
+    if token.stuck_since == 0 || token.stuck_at != at {
+        (token.stuck_at, token.stuck_since) = (at, now);
+    }
+    timer::arm(cx, timer::Owner::Link, now + MS);
+    now.saturating_sub(token.stuck_since) > PATIENCE
+}
+
+/// A frame from the segment: is it for us, and what is in it?
+fn ethernet(cx: &Cx<'_>, frame: &[u8], mac: [u8; 6]) {
+    let Some((header, ip)) = frame.split_first_chunk::<ETHERNET>() else {
+        bump(&cx.inst.stats.frames_bad);
+        return;
+    };
+    if header[..6] != mac && header[0] & 1 == 0 {
+        return;
+    }
+    match (u16::from_be_bytes([header[12], header[13]]), ip.first().map(|b| b >> 4)) {
+        (0x0800, Some(4)) | (0x86dd, Some(6)) => dgram::input(cx, ip, false),
+        _ => bump(&cx.inst.stats.frames_bad),
+    }
 }

@@ -4,15 +4,15 @@
 //! **Purpose.** A thread that waits is the thread that drains the port; when it has to sleep, exactly one sleeper must be known to the other
 //! instances' producers as the one to ring, and no wake-up may be lost however threads come, go and die.
 //! **How it works.** Each waiting thread has a *slot* in its port's [`Seat`], in the segment; it sleeps on its own slot's word, be it leader or
-//! not. The thread that goes to sleep last makes itself [`Seat::leader`]; a producer that has committed a frame takes the leader off its seat
-//! (compare-and-swap to 0) and wakes it, so that a burst costs one system call. A thread that goes back to the application hands the seat to
+//! not. The thread that goes to sleep last makes itself [`Seat::leader`]; a producer that has committed a frame wakes the leader and takes it off
+//! its seat (compare-and-swap to 0), so that a burst costs one system call. A thread that goes back to the application hands the seat to
 //! another sleeper, which need not wake for that; if nobody sleeps, to the keeper's slot if that sleeps deeply, else to nobody: whoever is
 //! awake drains before it sleeps.
 //!
 //! Every hand-over is "store, then look again" against "leave, then look" of the other side, all SeqCst:
 //! ```text
 //! sleeper: word = armed; leader = me;        ring pending? sock ready?   then sleep while word is armed
-//! producer:              frame committed;    leader? -> 0, word = awake, wake
+//! producer:              frame committed;    leader? word = awake, wake; leader -> 0
 //! protocol:              level set;          hook?   -> word = awake, wake (after the locks)
 //! leaver:  asleep bit off; leader me or 0 -> next;   next still asleep? ring pending?
 //! keeper:  deep = 1;                         leader 0 -> keeper; ring pending? timers?  then sleep
@@ -42,10 +42,8 @@ pub const KEEPER: u32 = 1;
 
 /// Word of a slot: nobody sleeps there, or it has been woken.
 const AWAKE: u32 = 0;
-/// Its thread sleeps on the word.
-const ON_WORD: u32 = 1;
-/// Its thread sleeps in the kernel's poll and has a bell.
-const ON_BELL: u32 = 2;
+/// Its thread sleeps, or is about to.
+const ARMED: u32 = 1;
 
 /// In a hook's mask: an epoll set's own waiter, content with the hint that something may be ready.
 pub const HINT: u32 = 1 << 30;
@@ -55,8 +53,9 @@ pub const HINT: u32 = 1 << 30;
 #[derive(Shared)]
 pub struct Slot {
     word: AtomicU32,
-    spare: AtomicU32,
-    /// The key of its bell.
+    /// How often it was armed.
+    turn: AtomicU32,
+    /// The key of its bell if it sleeps in the kernel's poll; 0: it sleeps on the word.
     bell: AtomicU64,
 }
 
@@ -65,7 +64,7 @@ pub struct Slot {
 #[repr(C)]
 #[derive(Shared)]
 pub struct Seat {
-    /// The slot to ring when a frame was committed; 0: nobody, somebody is awake or will look.
+    /// The slot to ring when a frame was committed ([`claim`]); 0: nobody, somebody is awake or will look.
     leader: AtomicU32,
     spare: AtomicU32,
     slots: [Slot; SLOTS],
@@ -86,45 +85,52 @@ impl Seat {
     }
 }
 
+/// The seat's word for a slot: its number and how often it was armed, so that a ringer who is late to clear the seat clears no newer claim.
+#[inline]
+fn claim(seat: &Seat, slot: u32) -> u32 {
+    match seat.slots.get((slot as usize).wrapping_sub(1)) {
+        Some(s) => slot | s.turn.load(Relaxed) << 16,
+        None => 0,
+    }
+}
+
 /// Rings the leader of a port after frames were committed to it. No lock is held. True if somebody was rung.
 #[inline]
 pub fn ring(cx: &Cx<'_>, seat: &Seat) -> bool {
     // The frame must be seen before the seat is looked at.
     fence(SeqCst);
-    loop {
-        let leader = seat.leader.load(SeqCst);
-        if leader == 0 {
-            return false;
-        }
-        if seat.leader.compare_exchange(leader, 0, SeqCst, Relaxed).is_ok() {
-            stats::bump(&cx.inst.stats.doorbells);
-            rouse(cx, seat, leader);
-            return true;
-        }
+    let leader = seat.leader.load(SeqCst);
+    if leader == 0 {
+        return false;
     }
+    stats::bump(&cx.inst.stats.doorbells);
+    // Wake first, clear the seat then: a ringer killed in between has done its duty, one killed before leaves it to the next one.
+    rouse(cx, seat, leader & 0xffff, true);
+    let _ = seat.leader.compare_exchange(leader, 0, SeqCst, Relaxed);
+    true
 }
 
-/// Wakes a slot if its thread sleeps.
-fn rouse(cx: &Cx<'_>, seat: &Seat, slot: u32) {
+/// Wakes a slot's thread if it sleeps (`hard`: even if another waker has said that it will).
+fn rouse(cx: &Cx<'_>, seat: &Seat, slot: u32, hard: bool) {
     let Some(s) = seat.slots.get((slot as usize).wrapping_sub(1)) else { return };
-    match s.word.swap(AWAKE, SeqCst) {
-        ON_WORD => {
-            gate::futex_wake(&s.word, 1);
-        }
-        ON_BELL => {
-            let clapper = cx.inst.procs.table.get(Id::new(cx.proc)).map_or(-1, |p| p.clapper.load(Relaxed) as i32 - 1);
-            if bell::ring(clapper, s.bell.load(Relaxed)).is_err() && slot != KEEPER {
-                // Its bell is out of reach (another network namespace, or it has gone): its keeper will see to it.
-                rouse(cx, seat, KEEPER);
-            }
-        }
-        _ => {}
+    if s.word.swap(AWAKE, SeqCst) == AWAKE && !hard {
+        return;
+    }
+    let key = s.bell.load(Relaxed);
+    if key == 0 {
+        gate::futex_wake(&s.word, 1);
+        return;
+    }
+    let clapper = cx.inst.procs.table.get(Id::new(cx.proc)).map_or(-1, |p| p.clapper.load(Relaxed) as i32 - 1);
+    if bell::ring(clapper, key).is_err() && slot != KEEPER {
+        // Its bell is out of reach (another network namespace, or it has gone): its keeper will see to it.
+        rouse(cx, seat, KEEPER, true);
     }
 }
 
 /// Wakes a thread of our own instance.
 pub(crate) fn wake(cx: &Cx<'_>, slot: u32) {
-    rouse(cx, seat(cx), slot);
+    rouse(cx, seat(cx), slot, false);
 }
 
 /// Our own port's seat.
@@ -244,18 +250,18 @@ impl State {
     }
 }
 
-/// Somebody is awake and will hand over or drain: passes the seat on when `me` (or nobody) has it and `me` goes back to the application.
+/// Passes the seat on when `me` (or nobody) has it and `me` goes back to the application.
 fn hand_over(cx: &Cx<'_>, me: u32) {
     let (st, seat) = (&cx.inst.net.wait, seat(cx));
     let mut me = me;
     loop {
         let cur = seat.leader.load(SeqCst);
-        if cur != me && cur != 0 {
+        if cur & 0xffff != me && cur != 0 {
             return;
         }
         let next = st.successor();
-        if next != cur {
-            if seat.leader.compare_exchange(cur, next, SeqCst, Relaxed).is_err() {
+        if next != 0 || cur != 0 {
+            if seat.leader.compare_exchange(cur, claim(seat, next), SeqCst, Relaxed).is_err() {
                 continue;
             }
             if next != 0 && !st.is_asleep(next) {
@@ -269,7 +275,7 @@ fn hand_over(cx: &Cx<'_>, me: u32) {
         }
         if next > KEEPER && cx.inst.header.keeper.load(Relaxed) == 0 && timer::next(cx) != NEVER {
             // Nobody else would run the timers: let it set its own alarm.
-            rouse(cx, seat, next);
+            rouse(cx, seat, next, false);
         }
         break;
     }
@@ -301,9 +307,9 @@ pub fn settle(cx: &Cx<'_>) {
 #[cold]
 fn alarm(cx: &Cx<'_>, st: &State) {
     st.alarm.store(0, SeqCst);
-    let who = if st.deep.load(SeqCst) != 0 { KEEPER } else { seat(cx).leader.load(SeqCst) };
+    let who = if st.deep.load(SeqCst) != 0 { KEEPER } else { seat(cx).leader.load(SeqCst) & 0xffff };
     if who != 0 {
-        rouse(cx, seat(cx), who);
+        rouse(cx, seat(cx), who, false);
     }
 }
 
@@ -340,6 +346,12 @@ pub fn bury(cx: &Cx<'_>, proc: u32) {
         let _ = st.spinner.compare_exchange(owner as u32, 0, AcqRel, Relaxed);
         st.give(slot);
         hand_over(cx, slot);
+    }
+    // It may have died between saying that it wakes somebody and doing so.
+    for n in 1..=SLOTS as u32 {
+        if n != KEEPER && st.is_asleep(n) {
+            rouse(cx, seat(cx), n, true);
+        }
     }
 }
 
@@ -532,12 +544,12 @@ impl Waiting {
                 }
             }
             let slot = &seat.slots[self.slot as usize - 1];
-            let expected = if self.how.bell != 0 { ON_BELL } else { ON_WORD };
             self.rehook(cx);
             self.armed = true;
-            slot.word.store(expected, SeqCst);
+            slot.turn.fetch_add(1, Relaxed);
+            slot.word.store(ARMED, SeqCst);
             st.mark(self.slot, true);
-            seat.leader.store(self.slot, SeqCst);
+            seat.leader.store(claim(seat, self.slot), SeqCst);
             fence(SeqCst);
             if link::rx::pending(cx) {
                 // A frame came just now, or somebody else is draining: no sleep before the ring is empty.
@@ -564,7 +576,7 @@ impl Waiting {
                 st.alarm.store(until, SeqCst);
             }
             stats::bump(&cx.inst.stats.waits_slept);
-            return Step::Sleep(Sleep { word: &slot.word, expected, until });
+            return Step::Sleep(Sleep { word: &slot.word, expected: ARMED, until });
         }
     }
 

@@ -19,6 +19,7 @@ use crate::net::wait;
 use core::cell::Cell;
 use core::sync::atomic::Ordering::*;
 
+pub mod epoll;
 pub mod queue;
 
 pub use queue::WaitQueue;
@@ -51,12 +52,20 @@ pub mod ev {
 pub struct State {
     /// Who hangs on which queue.
     pub hooks: Slab<queue::Hook, HOOKS>,
+    /// Epoll sets.
+    pub sets: Slab<epoll::Set, { epoll::SETS }>,
+    /// Their interests.
+    pub items: Slab<epoll::Item, { epoll::ITEMS }>,
 }
 
 /// What poll(2) would say of a socket now, all names of each bit included.
 #[inline]
-pub fn now(_cx: &Cx<'_>, s: &Sock) -> u32 {
-    widen(s.kind(), s.ready.load(SeqCst))
+pub fn now(cx: &Cx<'_>, s: &Sock) -> u32 {
+    match s.kind() {
+        Kind::Epoll if epoll::is_ready(cx, s) => ev::IN | ev::RDNORM,
+        Kind::Epoll => 0,
+        kind => widen(kind, s.ready.load(SeqCst)),
+    }
 }
 
 /// Linux says "readable" and "writable" by two or three bits at once.
@@ -70,11 +79,6 @@ pub(crate) fn widen(kind: Kind, mut r: u32) -> u32 {
         r |= if kind == Kind::Tcp { ev::WRNORM } else { ev::WRNORM | ev::WRBAND };
     }
     r
-}
-
-/// An epoll item's socket had events; true if a thread was waiting for its set.
-fn fire(_cx: &Cx<'_>, _item: u32, _events: u32) -> bool {
-    false
 }
 
 const NOTED: usize = 12;
@@ -148,4 +152,6 @@ impl Wakes {
 pub fn forget_fd(_cx: &Cx<'_>, _fd: i32, _sock: Id<Sock>) {}
 
 /// The last reference to `sock` is gone: its epoll registrations and (if it is an epoll set) its items go.
-pub fn release(_cx: &Cx<'_>, _s: &Sock, _id: Id<Sock>) {}
+pub fn release(cx: &Cx<'_>, s: &Sock, id: Id<Sock>) {
+    epoll::release(cx, s, id);
+}

@@ -82,12 +82,14 @@ impl WaitQueue {
         }
     }
 
-    /// [`Self::wake`] for a queue behind another one, whose lock is held.
-    pub(crate) fn wake_outer(&self, cx: &Cx<'_>, events: u32) {
-        if self.one.load(SeqCst) != 0 || self.head.load(SeqCst) != 0 {
+    /// [`Self::wake`] for a queue behind another one, whose lock is held. True if anybody waits there.
+    pub(crate) fn wake_outer(&self, cx: &Cx<'_>, events: u32) -> bool {
+        let any = self.one.load(SeqCst) != 0 || self.head.load(SeqCst) != 0;
+        if any {
             // A second lock of the same rank, inner before outer: a fresh `Me` tells the rank check so.
             self.wake_as(cx, &Me::new(cx.me.pid, cx.me.tid), events);
         }
+        any
     }
 
     #[inline(never)]
@@ -117,7 +119,7 @@ impl WaitQueue {
             }
             let who = h.who.load(Relaxed);
             if who & ITEM != 0 {
-                given |= super::fire(cx, who & !ITEM, events) && exclusive;
+                given |= super::epoll::fire(cx, who & !ITEM, events) && exclusive;
             } else {
                 if exclusive {
                     self.unlink(cx.inst, &mut tail, id, h);
@@ -187,23 +189,21 @@ impl WaitQueue {
         debug_assert!(id != 0);
     }
 
-    /// The epoll items hooked on, `room.len()` of them at most; how many.
-    pub(crate) fn items(&self, cx: &Cx<'_>, room: &mut [u32]) -> usize {
+    /// Visits the epoll items hooked on, until `f` says false. The lock is held meanwhile.
+    pub(crate) fn each_item(&self, cx: &Cx<'_>, mut f: impl FnMut(u32) -> bool) {
         if self.head.load(SeqCst) == 0 {
-            return 0;
+            return;
         }
         let hooks = &cx.inst.poll.hooks;
         let _tail = self.tail.lock(cx.me);
-        let (mut at, mut n) = (self.head.load(Relaxed), 0);
+        let mut at = self.head.load(Relaxed);
         while let Some(h) = hooks.get(Id::new(at)) {
             let who = h.who.load(Relaxed);
-            if who & ITEM != 0 && n < room.len() {
-                room[n] = who & !ITEM;
-                n += 1;
+            if who & ITEM != 0 && !f(who & !ITEM) {
+                return;
             }
             at = h.next.load(Relaxed);
         }
-        n
     }
 }
 

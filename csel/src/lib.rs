@@ -25,4 +25,6 @@ pub mod net;
 pub mod poll;
 pub mod stats;
 pub mod sync;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod trace;

@@ -18,7 +18,7 @@ async def main():
 asyncio.run(main())
 P
 cat >c.py <<'P'
-import asyncio, sys
+import asyncio, socket, sys
 host, N = sys.argv[1], 2000
 async def one(i, gate):
     async with gate: r, w = await asyncio.open_connection(host, 9000)
@@ -38,7 +38,7 @@ async def main():
     all = await asyncio.gather(*(one(i, gate) for i in range(N)))
     await asyncio.gather(*(talk(i, rw) for i, rw in enumerate(all)))
     f = asyncio.get_running_loop().create_future()
-    t, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: U(f), remote_addr=(host, 9001))
+    t, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: U(f), remote_addr=(host, 9001), family=socket.AF_INET)
     for _ in range(20):
         t.sendto(b'dgram')
         try: assert await asyncio.wait_for(asyncio.shield(f), 0.5) == b'dgram'; break

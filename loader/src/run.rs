@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Run) -> Result<i32, Failure> {
     if !off {
         let dir = runtime_dir(&options.config, &here)?;
         make_private(&options, &dir)?;
-        segment::admit(&options, &dir)?;
+        segment::admit(&options.config, &dir)?;
     }
     preload(&mut environment, &library)?;
     Err(start(given, &path, rest, &environment))
@@ -184,8 +184,8 @@ fn make_private(options: &Options, dir: &Path) -> Result<(), Failure> {
     if meta.uid() != ids().0 {
         return Err(say(format!("belongs to user {}", meta.uid())));
     }
-    if meta.mode() & 0o022 != 0 {
-        return Err(say(format!("others may write to it (mode {:04o}); chmod 700 it", meta.mode() & 0o7777)));
+    if meta.mode() & 0o077 != 0 {
+        return Err(say(format!("others may enter it (mode {:04o}); chmod 700 it", meta.mode() & 0o7777)));
     }
     Ok(())
 }

@@ -5,8 +5,6 @@
 T := $(or $(CARGO_TARGET_DIR),target)
 REL := $(abspath $(T))/release
 export CSEL_LIB := $(REL)/libcsel.so
-export CSEL_BIN := $(REL)/csel
-export CSEL_TESTBIN := $(REL)
 CARGO := cargo
 
 .PHONY: help needs build demo test unit conform apps bench fuzz lint symbols headers docs clean

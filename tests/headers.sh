@@ -2,7 +2,7 @@
 # headers.sh: c-headers/csel.h compiles alone as C and C++, and every csel_ function it declares is exported by libcsel.so, and no other is.
 set -eu
 cd "$(dirname "$0")/.."
-lib=${CSEL_LIB:-target/release/libcsel.so}; h=c-headers/csel.h
+lib=${CSEL_LIB:-${CARGO_TARGET_DIR:-target}/release/libcsel.so}; h=c-headers/csel.h
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 cc -std=c11 -Wall -Wextra -Werror -fsyntax-only -x c "$h"
 if command -v c++ >/dev/null; then c++ -Wall -Werror -fsyntax-only -x c++ "$h"; fi

@@ -7,7 +7,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 2
 T=${CARGO_TARGET_DIR:-target}; mkdir -p "$T/test"; T=$(cd "$T" && pwd)
-export CSEL_LIB=${CSEL_LIB:-$T/release/libcsel.so} CSEL_BIN=${CSEL_BIN:-$T/release/csel} CSEL_TESTBIN=${CSEL_TESTBIN:-$T/release}
+export CSEL_LIB=${CSEL_LIB:-$T/release/libcsel.so} CARGO_TARGET_DIR=$T # by which every script finds the rest
 # The system's programs before a version manager's wrappers (a python3 that is a shell script is not the program under test); cargo stays.
 PATH=$(dirname "$(command -v cargo || echo /usr/bin/cargo)"):/usr/bin:/bin:/usr/sbin:/sbin:$PATH
 ALL="needs build lint unit conformance symbols headers cli fuzz apps demo"

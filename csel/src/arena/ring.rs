@@ -309,3 +309,6 @@ impl Drop for Slot<'_> {
         self.header.state.store(ABANDONED, Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

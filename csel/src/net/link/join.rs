@@ -4,7 +4,7 @@
 //! **Purpose.** An instance comes to its segment with what it was told (`--net`, `--name`, `--ip`...) and gets what it was not told.
 //! **How it works.** The file is `NAME.seg` in the runtime directory: the directory is ours alone (0700), the file too (0600). Joining takes an OFD lock
 //! on one byte of the file, so one joins at a time; who dies joining lets go of it. A port is held by an OFD lock on the byte of its number:
-//! the kernel drops it when the last process of the family that inherited the descriptor ([`Joined::fd`]) is gone, so a dead instance's port
+//! the kernel drops it when the last process of the family that inherited the mapping or the descriptor ([`Joined::fd`]) is gone, so a dead instance's port
 //! is known for certain, even from another pid namespace, and whoever joins frees it. The header's magic is written last.
 //! Without `--ip` port `n` gets `10.111.0.0/16 + n + 1` and `fdc5:e1::/64 + n + 1` (or, if somebody asked for that one, a later one); everyone
 //! has an IPv6 link-local address made from the MAC.
@@ -34,7 +34,8 @@ pub struct Joined {
     pub facts: Facts,
     /// The segment, mapped in this process.
     pub seg: &'static Segment,
-    /// The file, close-on-exec: as long as any process has it open the port stays ours. -1 for an anonymous segment.
+    /// The file, close-on-exec: as long as any process has this descriptor (or a copy) open, or its mapping, the port stays ours. A front end whose
+    /// process may be the only one clears close-on-exec, so that exec(2) keeps it. -1 for an anonymous segment.
     pub fd: i32,
 }
 
@@ -374,3 +375,6 @@ fn write(seg: &Segment, port: &Port, facts: &Facts) {
     port.life.store(life.wrapping_add(1) | 1, Release);
     seg.header.changes.fetch_add(1, AcqRel);
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,9 @@ use crate::errno::Errno;
 use crate::fd::Sock;
 use crate::net::addr::Endpoint;
 
+pub mod epoll;
 pub mod io;
+pub mod poll;
 pub mod socket;
 
 /// What is behind a virtual descriptor.

@@ -20,6 +20,7 @@ use core::cell::Cell;
 use core::sync::atomic::Ordering::*;
 
 pub mod epoll;
+pub mod model;
 pub mod queue;
 
 pub use queue::WaitQueue;

@@ -28,9 +28,14 @@ mod run;
 #[allow(dead_code)]
 mod sys;
 
+mod cancel;
 mod epoll;
 mod epoll_wait;
+mod fd;
+mod ioctl;
 mod poll;
+mod signal;
+mod socket;
 mod tcp_close;
 mod tcp_connect;
 mod tcp_io;
@@ -68,9 +73,14 @@ macro_rules! cases {
 
 /// Every family.
 const FAMILIES: &[&[Case]] = &[
+    cancel::CASES,
     epoll::CASES,
     epoll_wait::CASES,
+    fd::CASES,
+    ioctl::CASES,
     poll::CASES,
+    signal::CASES,
+    socket::CASES,
     tcp_close::CASES,
     tcp_connect::CASES,
     tcp_io::CASES,

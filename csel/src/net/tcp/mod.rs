@@ -66,6 +66,11 @@ pub fn close(_cx: &Cx<'_>, _s: &'static Sock) {}
 pub fn lingers(_cx: &Cx<'_>, _s: &Held) -> bool {
     false
 }
+/// Is there a connection without a socket that still has something to deliver (unsent or unacknowledged bytes, a FIN)? TIME-WAIT has not. The
+/// keeper stays for it.
+pub fn undelivered(_cx: &Cx<'_>) -> bool {
+    false
+}
 /// getsockname(2).
 pub fn local(_cx: &Cx<'_>, _s: &Held) -> Result<Endpoint> {
     Err(Errno::EOPNOTSUPP)

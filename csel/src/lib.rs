@@ -20,6 +20,7 @@ pub mod errno;
 pub mod fd;
 pub mod gate;
 pub mod instance;
+pub mod keeper;
 pub mod name;
 pub mod net;
 pub mod poll;

@@ -1,0 +1,12 @@
+//! The hooks, one file for each family of calls. Each is a table ([`crate::table`]) whose rows are short: pass, or make slices and call the core.
+use crate::table::Row;
+
+pub(crate) mod fd;
+pub(crate) mod io;
+pub(crate) mod msg;
+pub(crate) mod process;
+pub(crate) mod signal;
+pub(crate) mod socket;
+
+/// Every family's rows.
+pub(crate) static FAMILIES: &[&[Row]] = &[socket::ROWS, io::ROWS, msg::ROWS, fd::ROWS, process::ROWS, signal::ROWS];

@@ -229,9 +229,7 @@ fn put_off(t: &Thread, sig: c_int, info: *mut siginfo_t, uc: &mut libc::ucontext
     let me = t.me();
     mask(libc::SIG_BLOCK, bit);
     // SAFETY: the siginfo is the kernel's own.
-    let sent = unsafe {
-        gate::syscall(libc::SYS_rt_tgsigqueueinfo, [me.pid as usize, me.tid as usize, sig as usize, info as usize, 0, 0])
-    };
+    let sent = unsafe { gate::syscall(libc::SYS_rt_tgsigqueueinfo, [me.pid as usize, me.tid as usize, sig as usize, info as usize, 0, 0]) };
     if sent.is_err() {
         // No room for queued signals: without its siginfo, then.
         // SAFETY: plain numbers.

@@ -76,9 +76,9 @@ macro_rules! interpose {
             /// # Safety
             /// As the man page says.
             #[allow(clippy::too_many_arguments)]
+            #[allow(unreachable_pub)]
             #[unsafe(no_mangle)]
             pub unsafe extern "C-unwind" fn $name($($arg: $ty),*) $(-> $ret)? {
-                interpose!(@point $cancel);
                 let traced = $crate::trace::begin();
                 let result = $body;
                 if traced {
@@ -91,8 +91,6 @@ macro_rules! interpose {
     };
     (@cancels cancels) => { true };
     (@cancels plain) => { false };
-    (@point cancels) => { $crate::wait::test_cancel() };
-    (@point plain) => {};
 }
 pub(crate) use interpose;
 
@@ -123,8 +121,12 @@ fn line(row: &Row, out: &mut dyn core::fmt::Write) -> core::fmt::Result {
 ///
 /// # Safety
 /// `each` must be a function that takes `cookie`, bytes and their count.
+#[allow(unreachable_pub)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn csel_symbols(each: Option<unsafe extern "C-unwind" fn(*mut libc::c_void, *const u8, usize)>, cookie: *mut libc::c_void) {
+pub unsafe extern "C-unwind" fn csel_symbols(
+    each: Option<unsafe extern "C-unwind" fn(*mut libc::c_void, *const u8, usize)>,
+    cookie: *mut libc::c_void,
+) {
     let Some(each) = each else { return };
     for row in rows() {
         let mut text = csel_core::config::Str::<255>::EMPTY;

@@ -141,7 +141,7 @@ fn count(n: c_int) -> Result<usize> {
 
 fn read_many(fd: c_int, iov: *const iovec, n: c_int) -> Result<usize> {
     let room = pieces_out(iov, count(n)?, Errno::EINVAL)?;
-    if csel_core::gate::user::total_out(room) == 0 {
+    if gate::user::total_out(room) == 0 {
         return Ok(0);
     }
     recv_pieces(fd, room, 0, &mut [], &mut Got::default())
@@ -194,7 +194,6 @@ macro_rules! or_libc {
         }
     };
 }
-pub(crate) use or_libc;
 
 interpose! {
     family io;

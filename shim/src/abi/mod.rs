@@ -2,7 +2,9 @@
 use crate::table::Row;
 
 pub(crate) mod fd;
+pub(crate) mod ifaddr;
 pub(crate) mod io;
+pub(crate) mod linger;
 pub(crate) mod msg;
 pub(crate) mod process;
 pub(crate) mod signal;

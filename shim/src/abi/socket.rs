@@ -31,7 +31,9 @@ pub(crate) fn ask<R>(fd: c_int, f: impl FnOnce(&Cx<'_>, &Held) -> Result<R>) -> 
 fn refused(domain: c_int, ty: c_int, protocol: c_int) -> Option<Errno> {
     match domain {
         // rtnetlink and friends tell of the host's network. uevents and audit are no network.
-        libc::AF_NETLINK if matches!(protocol, libc::NETLINK_ROUTE | libc::NETLINK_SOCK_DIAG | libc::NETLINK_NETFILTER | libc::NETLINK_XFRM) => {
+        libc::AF_NETLINK
+            if matches!(protocol, libc::NETLINK_ROUTE | libc::NETLINK_SOCK_DIAG | libc::NETLINK_NETFILTER | libc::NETLINK_XFRM) =>
+        {
             Some(Errno::EAFNOSUPPORT)
         }
         // packet(7): without CAP_NET_RAW.
@@ -271,4 +273,3 @@ interpose! {
         unsafe { real::isfdtype(fd, ty) }
     }
 }
-

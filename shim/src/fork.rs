@@ -1,0 +1,98 @@
+//! fork(2) and the end of a process.
+//!
+//! # Theory of operation
+//! **Purpose.** A child has its parent's descriptors; a process that ends lets go of its own.
+//! **How it works.** Before the fork the parent makes the child's table ([`csel_core::fd::Procs::fork`]), so that no reference is ever missing; the child
+//! takes it over in an atfork handler, which runs before anybody else's, and learns its new ids. vfork(2) is done as fork(2): a child that
+//! shares our memory would change our tables. [`leave`] drops the references of a process that ends in good order; the keeper does it for others.
+//! **Limits.** A child made by raw clone(2) is unknown until it opens a socket of its own.
+//! **Locks.** None is held over the fork. **Failure.** If there is no table left, the child has no virtual descriptors.
+//! **See also.** fork(2), pthread_atfork(3), [`crate::exec`].
+use crate::enter::{self, thread, with_cx};
+use core::sync::atomic::Ordering::*;
+use csel_core::arena::Id;
+use csel_core::gate;
+use csel_core::instance::Env;
+use libc::c_int;
+
+unsafe extern "C" {
+    fn pthread_atfork(prepare: Option<extern "C" fn()>, parent: Option<extern "C" fn()>, child: Option<extern "C" fn()>) -> c_int;
+}
+
+/// Registers the handlers. Called once, by the constructor: so our child handler runs first.
+pub(crate) fn register() {
+    // SAFETY: three functions that stay.
+    unsafe { pthread_atfork(Some(prepare), None, Some(child)) };
+}
+
+/// Makes the table of the child that is about to be.
+extern "C" fn prepare() {
+    let t = thread();
+    if t.child.get() == 0 && enter::proc().is_some() {
+        // Relaxed loads and references only; it takes no lock.
+        if let Ok(Ok(n)) = with_cx(|cx| cx.inst.procs.fork(cx, cx.proc)) {
+            t.child.set(n);
+        }
+    }
+}
+
+/// In the child: who we are now.
+extern "C" fn child() {
+    let t = thread();
+    t.forget();
+    crate::init::after_fork();
+    let n = t.child.replace(0);
+    let Some(env) = enter::env() else { return };
+    if n == 0 {
+        if let Ok(n) = env.inst.procs.enter(gate::getpid()) {
+            enter::publish(Env { proc: n, ..*env });
+        }
+        return;
+    }
+    env.inst.procs.get(n).pid.store(gate::getpid(), Release);
+    enter::publish(Env { proc: n, ..*env });
+}
+
+/// fork(2) by `real`, which calls the atfork handlers or (if `bare`) does not.
+pub(crate) fn fork(real: impl FnOnce() -> c_int, bare: bool) -> c_int {
+    prepare();
+    let pid = real();
+    let t = thread();
+    if pid == 0 {
+        if bare {
+            child();
+        }
+        return 0;
+    }
+    let n = t.child.replace(0);
+    if n != 0 {
+        settle(n, pid);
+    }
+    pid
+}
+
+/// In the parent, after a process was made (or not): its table gets its pid, or goes.
+pub(crate) fn settle(n: u32, pid: c_int) {
+    let saved = crate::ret::errno();
+    let _ = with_cx(|cx| {
+        if pid < 0 {
+            cx.inst.procs.bury(cx, n);
+        } else if let Some(p) = cx.inst.procs.table.get(Id::new(n)) {
+            let _ = p.pid.compare_exchange(u32::MAX, pid as u32, AcqRel, Relaxed);
+        }
+    });
+    crate::ret::fail(saved);
+}
+
+/// The process ends: its descriptors close.
+pub(crate) fn leave() {
+    let Some(env) = enter::env() else { return };
+    if env.inst.procs.get(env.proc).pid.load(Relaxed) != gate::getpid() {
+        // A vfork-like child that shares our memory.
+        return;
+    }
+    let _ = with_cx(|cx| {
+        enter::retire();
+        cx.inst.procs.bury(cx, cx.proc);
+    });
+}

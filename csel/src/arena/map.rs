@@ -23,6 +23,14 @@ pub fn map_shared(fd: i32, len: usize, at: usize) -> Result<*mut u8> {
     Ok(got as *mut u8)
 }
 
+/// Says that a file's mapping is read here and there (a word of each port of a segment): no reading ahead. On a disk's file system a fresh
+/// segment's 256 first reads would otherwise bring in 128 KiB of holes each (a third of a second).
+pub fn scattered<T: Shared>(what: &'static T) {
+    let (at, len) = (core::ptr::from_ref(what) as usize, size_of::<T>());
+    // SAFETY: advice on a whole mapping of ours; it changes no contents.
+    let _ = unsafe { gate::syscall(libc::SYS_madvise, [at, len, libc::MADV_RANDOM as usize, 0, 0, 0]) };
+}
+
 /// Maps `len` anonymous shared bytes anywhere (tests, instances without a segment).
 pub fn map_anonymous(len: usize) -> Result<*mut u8> {
     let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_ANONYMOUS;

@@ -197,6 +197,7 @@ pub fn open(dir: &Path, net: &Name, create: bool) -> Result<(&'static Segment, i
     }
     let mapped = map::map_shared(fd.0, size_of::<Segment>(), 0).map_err(|e| JoinError::Map(at, e))?;
     let seg = map::stay::<Segment>(mapped);
+    map::scattered(seg);
     if magic == 0 {
         seg.header.layout.store(layout(), Relaxed);
         seg.header.magic.store(MAGIC, Release);

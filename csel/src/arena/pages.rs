@@ -60,3 +60,15 @@ impl Buffers {
         }
     }
 }
+
+/// Gives the whole pages inside `bytes` back to the system. Afterwards they read as zeros (or as before, where the system refuses): plain
+/// bytes either way, so this is safe whoever looks next.
+pub fn give_back(bytes: &mut [u8]) {
+    let start = bytes.as_ptr() as usize;
+    let from = start.next_multiple_of(PAGE);
+    let to = (start + bytes.len()) / PAGE * PAGE;
+    if from < to {
+        // SAFETY: page aligned, inside an exclusive borrow of plain bytes, of which every value is valid.
+        unsafe { map::release(from, to - from) }
+    }
+}

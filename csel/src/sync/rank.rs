@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RX        the receive token: who drains the port (try-lock only; nothing waits for it)
+//! └ FRAG    reassembly (held while a whole packet goes on)
 //! └ LISTENER a listener's queues
 //!   └ FLOW    one TCP connection
 //!     └ DGRAM   one datagram socket's queue
@@ -14,6 +15,7 @@
 //! ```
 #![allow(missing_docs)]
 pub const RX: u8 = 1;
+pub const FRAG: u8 = 2;
 pub const LISTENER: u8 = 4;
 pub const FLOW: u8 = 8;
 pub const DGRAM: u8 = 12;

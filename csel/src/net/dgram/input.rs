@@ -7,9 +7,10 @@
 //! **Limits.** IP checksums are not verified: shared memory does not flip bits, and segments inside the host carry none.
 //! **Locks.** None held on entry or exit; callees take their own. **Failure.** A packet that makes no sense is counted and dropped.
 //! **See also.** [`super::super::link::rx`].
+use super::{frag, icmp, multicast, raw, udp};
 use crate::instance::Cx;
 use crate::net::addr::Ip;
-use crate::net::{Packet, tcp};
+use crate::net::{Packet, iface, tcp};
 use crate::stats::bump;
 
 /// Largest chain of IPv6 extension headers that is followed.
@@ -17,23 +18,99 @@ const CHAIN: usize = 8;
 
 /// An IP packet from a link, not yet checked beyond "it is as long as its frame": checks it (version, lengths, is it for us), reassembles, and
 /// gives it to raw sockets, TCP, UDP, ICMP. This is the network replica's one entrance.
+#[inline]
 pub fn input(cx: &Cx<'_>, ip: &[u8], loopback: bool) {
+    packet(cx, ip, loopback, 0);
+}
+
+fn packet(cx: &Cx<'_>, ip: &[u8], loopback: bool, fragment: u16) {
     let Some(p) = parse(ip, loopback) else {
         bump(&cx.inst.stats.ip_in_errors);
         return;
     };
-    if !(p.dst.is_multicast() || p.dst == Ip::BROADCAST || cx.facts().is_local(p.dst)) {
+    // A martian: nobody else can send from our loopback or from a group (ip_route_input_slow).
+    if !loopback && (p.src.is_loopback() || p.dst.is_loopback()) || p.src.is_multicast() {
         bump(&cx.inst.stats.ip_in_addr_errors);
         return;
     }
-    deliver(cx, &p);
+    let ifindex = ifindex(cx, &p);
+    let ours = if p.dst.is_multicast() {
+        multicast::joined(cx, p.dst, ifindex)
+    } else {
+        cx.facts().is_local(p.dst) || p.dst.is_v4() && iface::is_broadcast(cx, p.dst)
+    };
+    if !ours {
+        bump(&cx.inst.stats.ip_in_addr_errors);
+        return;
+    }
+    if let Some(piece) = piece(&p) {
+        if fragment == 0 {
+            // What comes out is whole: it cannot come here again.
+            frag::add(cx, &piece, |whole, largest| packet(cx, whole, loopback, largest.max(1)));
+        }
+        return;
+    }
+    deliver(cx, &p, ifindex, fragment);
+}
+
+/// The interface a packet came in on, as applications see it: what we send to an IPv4 address of our own comes in on `lo`.
+fn ifindex(cx: &Cx<'_>, p: &Packet<'_>) -> u32 {
+    if !p.loopback {
+        iface::ETH
+    } else if p.src.is_loopback() || p.dst.is_loopback() {
+        iface::LO
+    } else if p.dst.is_v4() && !p.dst.is_multicast() && !iface::is_broadcast(cx, p.dst) {
+        iface::LO
+    } else {
+        iface::ETH
+    }
 }
 
 /// A whole packet for us.
-fn deliver(cx: &Cx<'_>, p: &Packet<'_>) {
+fn deliver(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16) {
+    let raw = cx.inst.net.dgram.raws.any() && raw::input(cx, p, ifindex);
     match i32::from(p.proto) {
         libc::IPPROTO_TCP => tcp::input(cx, p),
-        _ => {}
+        libc::IPPROTO_UDP => udp::input(cx, p, ifindex, fragment),
+        libc::IPPROTO_ICMP if p.dst.is_v4() => icmp::input(cx, p, ifindex),
+        libc::IPPROTO_ICMPV6 if !p.dst.is_v4() => icmp::input(cx, p, ifindex),
+        // IPv6 "no next header".
+        59 if !p.dst.is_v4() => {}
+        _ if raw => {}
+        _ => icmp::unreachable_protocol(cx, p),
+    }
+}
+
+/// The packet as a fragment, if it is one.
+fn piece<'a>(p: &Packet<'a>) -> Option<frag::Piece<'a>> {
+    if p.dst.is_v4() {
+        let field = word(p.ip, 6) as u16;
+        if field & 0x3fff == 0 {
+            return None;
+        }
+        let head = p.ip.len() - p.payload.len();
+        Some(frag::Piece {
+            key: frag::Key { src: p.src, dst: p.dst, id: word(p.ip, 4) as u32, proto: u32::from(p.proto) + 1 },
+            head: &p.ip[..head],
+            next: p.proto,
+            offset: usize::from(field & 0x1fff) * 8,
+            more: field & 0x2000 != 0,
+            data: p.payload,
+        })
+    } else {
+        if p.proto != 44 || p.payload.len() < 8 {
+            return None;
+        }
+        let h = p.payload;
+        let field = word(h, 2);
+        Some(frag::Piece {
+            key: frag::Key { src: p.src, dst: p.dst, id: u32::from_be_bytes([h[4], h[5], h[6], h[7]]), proto: 0 },
+            head: &p.ip[..40],
+            next: h[0],
+            offset: field & 0xfff8,
+            more: field & 1 != 0,
+            data: &h[8..],
+        })
     }
 }
 

@@ -34,6 +34,9 @@ pub mod queue;
 pub mod raw;
 pub mod udp;
 
+#[cfg(test)]
+mod tests;
+
 pub use input::input;
 
 /// Datagram, ping and raw sockets an instance can have at once.

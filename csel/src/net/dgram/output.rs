@@ -186,9 +186,9 @@ pub fn send(cx: &Cx<'_>, ip: &Ipv, data: &Data<'_>, how: Sum, hop: &Hop) -> Resu
     Ok(())
 }
 
-fn commit<'a>(cx: &Cx<'a>, ip: &Ipv, frame: tx::Frame<'a>) {
+fn commit<'a>(cx: &Cx<'a>, ip: &Ipv, mut frame: tx::Frame<'a>) {
     if !ip.echo {
-        // frame.no_echo();
+        frame.no_echo();
     }
     frame.commit(cx);
 }

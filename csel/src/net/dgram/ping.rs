@@ -47,17 +47,9 @@ pub fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], msg: &SendMsg<'_>) -> Resu
     head[4..6].copy_from_slice(&b.local.port.to_be_bytes());
     drop(b);
     let v4 = plan.src.ip.is_v4();
-    let (proto, how) =
-        if v4 { (libc::IPPROTO_ICMP, output::Sum::Plain(2)) } else { (libc::IPPROTO_ICMPV6, output::Sum::Pseudo(2)) };
-    let ip = output::Ipv {
-        src: plan.src.ip,
-        dst: plan.dst.ip,
-        proto: proto as u8,
-        ttl: plan.ttl,
-        tos: plan.tos,
-        df: plan.df,
-        echo: plan.echo,
-    };
+    let (proto, how) = if v4 { (libc::IPPROTO_ICMP, output::Sum::Plain(2)) } else { (libc::IPPROTO_ICMPV6, output::Sum::Pseudo(2)) };
+    let ip =
+        output::Ipv { src: plan.src.ip, dst: plan.dst.ip, proto: proto as u8, ttl: plan.ttl, tos: plan.tos, df: plan.df, echo: plan.echo };
     let hop = output::way(cx, ip.src, ip.dst, plan.device)?;
     output::send(cx, &ip, &Data::Headed(&head, data, 8, len - 8), how, &hop)?;
     Ok(len)
@@ -66,14 +58,7 @@ pub fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], msg: &SendMsg<'_>) -> Resu
 /// An echo reply.
 pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32) {
     let id = u16::from_be_bytes([p.payload[4], p.payload[5]]);
-    let head = Head {
-        src: Endpoint::new(p.src, 0),
-        dst: Endpoint::new(p.dst, id),
-        ifindex,
-        ttl: p.ttl,
-        tos: p.tos,
-        ..Head::default()
-    };
+    let head = Head { src: Endpoint::new(p.src, 0), dst: Endpoint::new(p.dst, id), ifindex, ttl: p.ttl, tos: p.tos, ..Head::default() };
     let Some(id) = port::find(cx, Space::Ping, &head.dst, &head.src, ifindex) else { return };
     if let Some((s, mut b)) = of(cx, id)
         && b.v6 != p.dst.is_v4()

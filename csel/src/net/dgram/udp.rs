@@ -116,9 +116,27 @@ pub fn plan(cx: &Cx<'_>, b: &Body, to: &Endpoint, said: &cmsg::Said) -> Result<P
     let o = &b.opt;
     let default_ttl = match (v4, group) {
         (true, true) => o.multicast_ttl,
-        (true, false) => if o.ttl == 0 { 64 } else { o.ttl },
-        (false, true) => if o.multicast_hops < 0 { 1 } else { o.multicast_hops as u8 },
-        (false, false) => if o.hops < 0 { 64 } else { o.hops as u8 },
+        (true, false) => {
+            if o.ttl == 0 {
+                64
+            } else {
+                o.ttl
+            }
+        }
+        (false, true) => {
+            if o.multicast_hops < 0 {
+                1
+            } else {
+                o.multicast_hops as u8
+            }
+        }
+        (false, false) => {
+            if o.hops < 0 {
+                64
+            } else {
+                o.hops as u8
+            }
+        }
     };
     let df = match said.dontfrag {
         Some(df) => df,

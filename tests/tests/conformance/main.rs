@@ -32,10 +32,15 @@ mod cancel;
 mod epoll;
 mod epoll_wait;
 mod fd;
+mod fork;
+mod icmp;
 mod ioctl;
+mod ipv6;
+mod libc_api;
 mod poll;
 mod signal;
 mod socket;
+mod splice;
 mod tcp_close;
 mod tcp_connect;
 mod tcp_io;
@@ -77,10 +82,15 @@ const FAMILIES: &[&[Case]] = &[
     epoll::CASES,
     epoll_wait::CASES,
     fd::CASES,
+    fork::CASES,
+    icmp::CASES,
     ioctl::CASES,
+    ipv6::CASES,
+    libc_api::CASES,
     poll::CASES,
     signal::CASES,
     socket::CASES,
+    splice::CASES,
     tcp_close::CASES,
     tcp_connect::CASES,
     tcp_io::CASES,

@@ -93,6 +93,8 @@ pub(crate) fn leave() {
     }
     let _ = with_cx(|cx| {
         enter::retire();
+        csel_core::net::wait::bury(cx, cx.proc);
         cx.inst.procs.bury(cx, cx.proc);
+        csel_core::net::wait::knock(cx);
     });
 }

@@ -239,7 +239,10 @@ fn establish() -> Result<()> {
     let r = enter::undisturbed(begin);
     STATE.store(if r.is_ok() { 2 } else { 3 }, Release);
     if r.is_ok() {
-        crate::keeper::ensure();
+        let mut dir = [0u8; 256];
+        let path = kept().1.as_bytes();
+        dir[..path.len()].copy_from_slice(path);
+        crate::keeper::ensure(CStr::from_bytes_until_nul(&dir).unwrap_or(c""));
     }
     r
 }

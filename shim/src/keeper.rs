@@ -95,7 +95,8 @@ pub(crate) fn ensure(dir: &CStr) {
         }
         let mut status = 0;
         // SAFETY: status is writable. __WCLONE: children without SIGCHLD.
-        while unsafe { gate::syscall(libc::SYS_wait4, [child, &raw mut status as usize, libc::__WCLONE as usize, 0, 0, 0]) } == Err(Errno::EINTR)
+        while unsafe { gate::syscall(libc::SYS_wait4, [child, &raw mut status as usize, libc::__WCLONE as usize, 0, 0, 0]) }
+            == Err(Errno::EINTR)
         {}
     }
     // SAFETY: as above.
@@ -123,7 +124,8 @@ fn become_keeper(library: &CStr, arena: c_int, segment: c_int, dir: &CStr) -> ! 
             let high = gate::fcntl(fd, libc::F_DUPFD, 10).unwrap_or(usize::MAX);
             let _ = gate::syscall(libc::SYS_dup3, [high, to as usize, 0, 0, 0, 0]);
         };
-        let (a, s) = (gate::fcntl(arena, libc::F_DUPFD, 10).unwrap_or(0) as c_int, gate::fcntl(segment, libc::F_DUPFD, 10).unwrap_or(0) as c_int);
+        let (a, s) =
+            (gate::fcntl(arena, libc::F_DUPFD, 10).unwrap_or(0) as c_int, gate::fcntl(segment, libc::F_DUPFD, 10).unwrap_or(0) as c_int);
         keep(a, 3);
         keep(s, 4);
         let _ = gate::syscall(libc::SYS_close_range, [5, u32::MAX as usize, 0, 0, 0, 0]);
@@ -153,7 +155,7 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
     // SAFETY: as above.
     let dir = unsafe { CStr::from_ptr(dir) };
     let kept = std::panic::catch_unwind(|| run(dir));
-    crate::init::exit_now(if kept == Ok(true) { 0 } else { 1 })
+    crate::init::exit_now(if kept.is_ok_and(|done| done) { 0 } else { 1 })
 }
 
 /// The arena is descriptor 3, the segment 4 (kept open: its lock is the instance's port).

@@ -95,6 +95,8 @@ counters! {
     frames_bad;
     /// frames spoilt on purpose (CSEL_IMPAIR)
     frames_impaired;
+    /// frames that could not be written to the tap (CSEL_PCAP)
+    frames_untapped;
     /// waits ended while spinning
     waits_spun;
     /// waits that slept

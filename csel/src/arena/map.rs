@@ -70,15 +70,23 @@ pub unsafe fn release(at: usize, len: usize) {
     }
 }
 
-/// Views a fresh mapping of at least `size_of::<T>()` bytes, which only [`forget`] takes away again. What is in it must be zeros or of the same
-/// type (checked by its magic), or every word of it treated as hostile.
-pub fn stay<T: Shared>(at: *mut u8) -> &'static T {
-    // SAFETY: the callers, all in this crate, pass what map_shared or map_anonymous just gave them for this very type.
-    unsafe { view(at) }
+/// Maps a file that holds a `T`, anywhere, until [`forget`]. What is in it must be zeros or of the same type (checked by its magic), or every word
+/// of it treated as hostile.
+pub fn of_file<T: Shared>(fd: i32) -> Result<&'static T> {
+    let at = map_shared(fd, size_of::<T>(), 0)?;
+    // SAFETY: a fresh mapping of that size, page aligned; only `forget` takes it away.
+    Ok(unsafe { view(at) })
 }
 
-/// Unmaps what [`stay`] gave; the caller has no other reference to it.
+/// A zero `T` in anonymous memory that children share, until [`forget`].
+pub fn of_nothing<T: Shared>() -> Result<&'static T> {
+    let at = map_anonymous(size_of::<T>())?;
+    // SAFETY: a fresh mapping of that size, page aligned, all zeros; only `forget` takes it away.
+    Ok(unsafe { view(at) })
+}
+
+/// Unmaps what [`of_file`] or [`of_nothing`] gave; the caller has no other reference to it.
 pub fn forget<T: Shared>(what: &'static T) {
-    // SAFETY: the mapping was made for this value by `stay`, and the caller lets go of it.
+    // SAFETY: the mapping was made for this value, and the caller lets go of it.
     unsafe { unmap(core::ptr::from_ref(what).cast_mut().cast(), size_of::<T>()) }
 }

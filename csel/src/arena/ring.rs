@@ -228,6 +228,12 @@ impl<const N: usize> Ring<N> {
         tail != head && self.header(Self::offset(head, self.writers.base.load(Relaxed))).state.load(Acquire) != RESERVED
     }
 
+    /// Is there any record for the reader at `head`, even one being written?
+    #[inline]
+    pub fn holds(&self, head: u64) -> bool {
+        self.writers.tail.load(Acquire) != head
+    }
+
     /// What is at the reader's `head`; pads and abandoned records are skipped. Only the one reader may call this.
     #[inline]
     pub fn peek(&self, head: &AtomicU64) -> Peek<'_> {

@@ -75,6 +75,13 @@ pub fn ofd_is_locked(fd: i32, at: u64) -> Result<bool> {
     Ok(i32::from(l.l_type) != libc::F_UNLCK)
 }
 
+/// `writev(2)` of three slices; the count written.
+pub fn writev(fd: i32, parts: [&[u8]; 3]) -> Result<usize> {
+    let v = parts.map(|p| libc::iovec { iov_base: p.as_ptr().cast_mut().cast(), iov_len: p.len() });
+    // SAFETY: three readable iovecs over readable slices.
+    unsafe { syscall(libc::SYS_writev, [fd as usize, v.as_ptr() as usize, 3, 0, 0, 0]) }
+}
+
 /// `nanosleep(2)` for less than a second.
 pub fn nap(nanos: u32) {
     let ts = libc::timespec { tv_sec: 0, tv_nsec: i64::from(nanos) };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const N: usize = 1 << 16;
 
 fn ring() -> &'static Ring<N> {
-    map::stay(map::map_anonymous(size_of::<Ring<N>>().next_multiple_of(4096)).unwrap())
+    map::of_nothing().unwrap()
 }
 
 fn fill(frame: &mut [u8], seed: u64) {
@@ -68,7 +68,7 @@ fn frames_come_in_order_and_whole_around_the_end() {
 
 #[test]
 fn an_empty_ring_starts_over() {
-    let r: &'static Ring<{ 1 << 20 }> = map::stay(map::map_anonymous(size_of::<Ring<{ 1 << 20 }>>().next_multiple_of(4096)).unwrap());
+    let r: &'static Ring<{ 1 << 20 }> = map::of_nothing().unwrap();
     let head = AtomicU64::new(0);
     let mut far = 0;
     for _ in 0..20_000 {
@@ -240,7 +240,7 @@ fn garbage_costs_frames_and_nothing_else() {
 #[test]
 #[ignore = "prints a figure"]
 fn cost() {
-    let r: &'static Ring<{ 4 << 20 }> = map::stay(map::map_anonymous(size_of::<Ring<{ 4 << 20 }>>().next_multiple_of(4096)).unwrap());
+    let r: &'static Ring<{ 4 << 20 }> = map::of_nothing().unwrap();
     let head = AtomicU64::new(0);
     for len in [78usize, 1514, 65549] {
         let begun = Instant::now();

@@ -11,6 +11,9 @@
 //! **Limits.** [`PORTS`] instances. **Locks.** The file's join byte, at most [`PATIENCE_MS`] waited for.
 //! **Failure.** [`JoinError`], whose text names the option, the value and the remedy.
 //! **See also.** fcntl_locking(2), [`crate::config`].
+// The errors carry the path for their message: there is no heap, and joining is done once.
+#![allow(clippy::result_large_err)]
+
 use super::segment::{MAGIC, PORT_ADDRS, PORTS, Port, Segment, layout};
 use crate::arena::map;
 use crate::config::{Config, LEASE_V4, LEASE_V6, Name, Path};
@@ -188,15 +191,14 @@ pub fn open(dir: &Path, net: &Name, create: bool) -> Result<(&'static Segment, i
     }
     let (magic, made_by) =
         (u64::from_ne_bytes(*head.first_chunk().unwrap_or(&[0; 8])), u64::from_ne_bytes(*head.last_chunk().unwrap_or(&[0; 8])));
-    if magic != 0 && magic & (1 << 56) - 1 != MAGIC & (1 << 56) - 1 {
+    if magic != 0 && magic << 8 != MAGIC << 8 {
         return Err(JoinError::NotASegment(at));
     }
     let size = file::fstat(fd.0).map_err(|e| JoinError::Unreadable(at, e))?.size;
     if magic != 0 && (magic != MAGIC || made_by != layout()) || size != size_of::<Segment>() as u64 {
         return Err(JoinError::Version(at));
     }
-    let mapped = map::map_shared(fd.0, size_of::<Segment>(), 0).map_err(|e| JoinError::Map(at, e))?;
-    let seg = map::stay::<Segment>(mapped);
+    let seg = map::of_file::<Segment>(fd.0).map_err(|e| JoinError::Map(at, e))?;
     map::scattered(seg);
     if magic == 0 {
         seg.header.layout.store(layout(), Relaxed);
@@ -252,7 +254,7 @@ pub fn join(dir: &Path, config: &Config, program: &Name) -> Result<Joined, JoinE
 
 /// A segment that only this process and its children can see: tests, and instances with no segment.
 pub fn anonymous() -> Result<&'static Segment, Errno> {
-    let seg = map::stay::<Segment>(map::map_anonymous(size_of::<Segment>())?);
+    let seg = map::of_nothing::<Segment>()?;
     seg.header.layout.store(layout(), Relaxed);
     seg.header.magic.store(MAGIC, Release);
     Ok(seg)
@@ -260,7 +262,7 @@ pub fn anonymous() -> Result<&'static Segment, Errno> {
 
 /// Takes a port of `seg`. `fd` is its file (-1: anonymous, then the caller sees to it that one joins at a time).
 pub fn plug(seg: &Segment, fd: i32, config: &Config, program: &Name, at: Option<Path>) -> Result<Facts, JoinError> {
-    let _held = JoinLock::take(fd).ok_or(JoinError::Busy(at.unwrap_or_default()))?;
+    let _held = JoinLock::take(fd).ok_or_else(|| JoinError::Busy(at.unwrap_or_default()))?;
     reclaim(seg, fd);
     let (n, port) = seg.ports.iter().enumerate().find(|(_, p)| !p.is_taken()).ok_or(JoinError::Full(config.net))?;
     let name = name(seg, config, program)?;

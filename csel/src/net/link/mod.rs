@@ -7,15 +7,20 @@
 //! The thread that sends writes straight into the receiver's ring and notes the receiver in [`tx::Kicks`]; [`settle`], when no lock is held any
 //! more, wakes whoever sleeps there ([`crate::net::wait`]), and drains the own loopback. One thread at a time drains an
 //! instance's rings: it holds the receive token, a try-lock. Whoever lets go of it looks once more, so no frame is left with nobody to take it.
+//! A tap ([`pcap`]) and impairments ([`impair`]) cost one load while there are none.
 //! **Limits.** See the modules. **Locks.** The token (rank RX) is the first of all locks.
 //! **Failure.** A frame that makes no sense is counted (`frames_bad`) and dropped.
 //! **See also.** design section 6.
 use crate::arena::{Shared, ring::Ring};
+use crate::clock::Nanos;
 use crate::instance::Cx;
+use crate::net::timer;
 use crate::sync::{Lock, rank};
-use core::sync::atomic::{AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
+pub mod impair;
 pub mod join;
+pub mod pcap;
 pub mod route;
 pub mod rx;
 pub mod segment;
@@ -35,6 +40,14 @@ pub struct State {
     lo_head: AtomicU64,
     /// Addresses lately looked up.
     routes: route::Cache,
+    /// What sending has to look at besides: 0 before it was asked for, then [`PLAIN`] or a sum of [`TAPPED`], [`IMPAIRED`].
+    extras: AtomicU32,
+    /// When [`tick`] is due; 0: not.
+    alarm: AtomicU64,
+    /// The tap.
+    pcap: pcap::State,
+    /// Frames on a bad link.
+    impair: impair::State,
     /// Frames to ourselves.
     lo: Ring<{ segment::RING }>,
 }
@@ -48,8 +61,54 @@ impl State {
     }
 }
 
-/// The timer [`crate::net::timer::Owner::Link`] is due: looks at a ring that a slow writer held up. No lock is held.
+/// Neither tap nor impairment.
+const PLAIN: u32 = 1;
+/// There is a tap.
+const TAPPED: u32 = 2;
+/// The link is bad on purpose.
+const IMPAIRED: u32 = 4;
+
+/// What sending and receiving have to look at besides.
+#[inline]
+fn extras(cx: &Cx<'_>) -> u32 {
+    match cx.inst.net.link.extras.load(Relaxed) {
+        0 => ask_extras(cx),
+        known => known,
+    }
+}
+
+#[cold]
+fn ask_extras(cx: &Cx<'_>) -> u32 {
+    let config = cx.config();
+    let tapped = if config.pcap.is_empty() { 0 } else { TAPPED };
+    let impaired = if config.impair.is_none() { 0 } else { IMPAIRED };
+    let extras = (tapped | impaired).max(PLAIN);
+    cx.inst.net.link.extras.store(extras, Relaxed);
+    extras
+}
+
+/// Has [`tick`] called at `at`, or before if it is to be called before anyway.
+fn alarm(cx: &Cx<'_>, at: Nanos) {
+    let word = &cx.inst.net.link.alarm;
+    let mut now = word.load(Relaxed);
+    // An alarm in the past was missed: that must not silence all others.
+    while now == 0 || at < now || now < cx.now() {
+        match word.compare_exchange(now, at, AcqRel, Relaxed) {
+            Ok(_) => {
+                timer::arm(cx, timer::Owner::Link, at);
+                return;
+            }
+            Err(other) => now = other,
+        }
+    }
+}
+
+/// The timer [`timer::Owner::Link`] is due: sends delayed frames, and looks at a ring that a slow writer held up. No lock is held.
 pub fn tick(cx: &Cx<'_>) {
+    cx.inst.net.link.alarm.store(0, Release);
+    if extras(cx) & IMPAIRED != 0 {
+        impair::release(cx);
+    }
     rx::drain(cx);
 }
 
@@ -66,3 +125,6 @@ pub fn settle(cx: &Cx<'_>) {
     }
     cx.kicks.ring(cx);
 }
+
+#[cfg(test)]
+mod tests;

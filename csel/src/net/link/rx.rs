@@ -10,11 +10,11 @@
 //! **Limits.** [`BATCH`]; a writer that lives and does not commit for [`PATIENCE`] is given up. **Locks.** The token.
 //! **Failure.** A holder of the token that died is succeeded after [`BURY`]; the frame it was at is handled again.
 use super::segment::Port;
-use super::tx;
+use super::{pcap, tx};
 use crate::arena::{Shared, ring::Peek};
 use crate::clock::{MS, Nanos};
 use crate::instance::Cx;
-use crate::net::{dgram, tcp, timer};
+use crate::net::{dgram, tcp};
 use crate::stats::{add, bump};
 use core::sync::atomic::{Ordering::*, fence};
 
@@ -56,6 +56,13 @@ pub fn lo_pending(cx: &Cx<'_>) -> bool {
     link.lo.pending(link.lo_head.load(Relaxed))
 }
 
+/// As [`pending`], with frames that are still being written: their writers may be dead.
+#[inline]
+fn anything(cx: &Cx<'_>) -> bool {
+    let link = &cx.inst.net.link;
+    link.lo.holds(link.lo_head.load(Relaxed)) || own(cx).is_some_and(|p| p.ring.holds(link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
+}
+
 /// Is somebody draining just now? Whoever it is looks at the rings again when done, so a thread that finds [`pending`] and the token taken may
 /// sleep for a millisecond rather than spin.
 #[inline]
@@ -67,7 +74,7 @@ pub fn is_draining(cx: &Cx<'_>) -> bool {
 pub fn drain(cx: &Cx<'_>) -> bool {
     let mut any = false;
     for _ in 0..4 {
-        if !pending(cx) {
+        if !anything(cx) {
             break;
         }
         if let Some(p) = own(cx)
@@ -119,9 +126,10 @@ fn port(cx: &Cx<'_>, token: &mut Token) -> bool {
     let Some(p) = own(cx) else { return false };
     let (link, stats) = (&cx.inst.net.link, &cx.inst.stats);
     let (life, mac) = (p.life.load(Relaxed), cx.facts().mac);
-    let (mut frames, mut bytes, mut n) = (0, 0, 0);
-    while n < BATCH {
-        n += 1;
+    let tapped = super::extras(cx) & super::TAPPED != 0;
+    let (mut frames, mut bytes) = (0, 0);
+    let from = link.head.load(Relaxed);
+    for _ in 0..BATCH {
         match p.ring.peek(&link.head) {
             Peek::Empty => break,
             Peek::Bad => bump(&stats.frames_bad),
@@ -136,6 +144,9 @@ fn port(cx: &Cx<'_>, token: &mut Token) -> bool {
                 token.stuck_since = 0;
                 frames += 1;
                 bytes += frame.len() as u64;
+                if tapped {
+                    pcap::tap(cx, pcap::ETH, pcap::IN, frame);
+                }
                 // A frame for whoever had the port before us is not for us.
                 if tag == life {
                     ethernet(cx, frame, mac);
@@ -148,17 +159,18 @@ fn port(cx: &Cx<'_>, token: &mut Token) -> bool {
         add(&stats.frames_in, frames);
         add(&stats.bytes_in, bytes);
     }
-    if n > 1 {
+    let moved = link.head.load(Relaxed) != from;
+    if moved {
         tx::room_again(cx, p, p.ring.used());
     }
-    n > 1
+    moved
 }
 
 /// Drains the loopback.
 fn lo(cx: &Cx<'_>, token: &mut Token) -> bool {
     let link = &cx.inst.net.link;
-    let mut n = 0;
-    while n < BATCH {
+    let from = link.lo_head.load(Relaxed);
+    for _ in 0..BATCH {
         match link.lo.peek(&link.lo_head) {
             Peek::Empty => break,
             Peek::Bad => {}
@@ -176,14 +188,12 @@ fn lo(cx: &Cx<'_>, token: &mut Token) -> bool {
                 link.lo.advance(&link.lo_head, span);
             }
         }
-        n += 1;
     }
-    if n > 0
-        && let Some(p) = own(cx)
-    {
+    let moved = link.lo_head.load(Relaxed) != from;
+    if moved && let Some(p) = own(cx) {
         tx::room_again(cx, p, link.lo.used());
     }
-    n > 0
+    moved
 }
 
 /// The next frame is still being written by `tid`. True: give it up.
@@ -201,7 +211,7 @@ fn slow(cx: &Cx<'_>, token: &mut Token, tid: u32, more: bool) -> bool {
     if token.stuck_since == 0 || token.stuck_at != at {
         (token.stuck_at, token.stuck_since) = (at, now);
     }
-    timer::arm(cx, timer::Owner::Link, now + MS);
+    super::alarm(cx, now + MS);
     now.saturating_sub(token.stuck_since) > PATIENCE
 }
 

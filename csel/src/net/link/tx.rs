@@ -8,6 +8,8 @@
 //! **Limits.** A flood to a full ring is lost there, as on any Ethernet. **Locks.** The ring's own.
 //! **Failure.** [`Refused`]. See [`super::segment`] for why a full ring loses no wake-up.
 //! **See also.** [`crate::arena::ring`].
+use super::impair::{self, Target};
+use super::pcap;
 use super::rx::ETHERNET;
 use super::segment::{PORTS, Port, RING};
 use crate::arena::ring::Slot;
@@ -69,6 +71,8 @@ fn again<'a>(cx: &Cx<'_>, n: u16, try_it: impl FnOnce() -> Option<Slot<'a>>) -> 
     let got = try_it();
     if got.is_none() {
         bump(&cx.inst.stats.frames_ring_full);
+        // What fills the ring may be frames that were never committed, for which nobody rang.
+        cx.kicks.note(n);
     }
     got
 }
@@ -127,6 +131,10 @@ impl Frame<'_> {
         let len = bytes.len() as u64;
         bump(&cx.inst.stats.frames_out);
         add(&cx.inst.stats.bytes_out, len);
+        if super::extras(cx) != super::PLAIN {
+            self.commit_closely(cx);
+            return;
+        }
         if hop.port == Hop::FLOOD {
             flood(cx, bytes);
             if !self.echo {
@@ -136,10 +144,34 @@ impl Frame<'_> {
         self.slot.commit();
         cx.kicks.note(if hop.port == Hop::FLOOD { facts.port } else { hop.port });
     }
+
+    /// With a tap or a bad link.
+    #[cold]
+    fn commit_closely(mut self, cx: &Cx<'_>) {
+        let (hop, extras) = (self.hop, super::extras(cx));
+        let to = Target { port: hop.port, lo: hop.loopback, echo: self.echo, life: hop.generation };
+        let bytes = self.slot.bytes();
+        if extras & super::TAPPED != 0 {
+            pcap::tap(cx, if hop.loopback { pcap::LO } else { pcap::ETH }, pcap::OUT, bytes);
+        }
+        if extras & super::IMPAIRED != 0 {
+            // The frame in the ring is discarded; a copy goes on, or several, or none.
+            impair::pass(cx, to, bytes);
+            return;
+        }
+        if hop.port == Hop::FLOOD {
+            flood(cx, bytes);
+            if !self.echo {
+                return;
+            }
+        }
+        self.slot.commit();
+        cx.kicks.note(if hop.port == Hop::FLOOD { cx.facts().port } else { hop.port });
+    }
 }
 
 /// A copy for every other port.
-fn flood(cx: &Cx<'_>, frame: &[u8]) {
+pub(super) fn flood(cx: &Cx<'_>, frame: &[u8]) {
     let mine = cx.facts().port;
     for (n, port) in cx.seg.taken().filter(|(n, _)| *n != mine) {
         let fits = frame.len() - ETHERNET <= port.mtu.load(Relaxed) as usize;

@@ -264,7 +264,9 @@ pub fn anonymous() -> Result<&'static Segment, Errno> {
 pub fn plug(seg: &Segment, fd: i32, config: &Config, program: &Name, at: Option<Path>) -> Result<Facts, JoinError> {
     let _held = JoinLock::take(fd).ok_or_else(|| JoinError::Busy(at.unwrap_or_default()))?;
     reclaim(seg, fd);
-    let (n, port) = seg.ports.iter().enumerate().find(|(_, p)| !p.is_taken()).ok_or(JoinError::Full(config.net))?;
+    let is_marked = |n: usize| seg.header.taken[n / 64].load(Acquire) >> (n % 64) & 1 == 1;
+    let n = (0..PORTS).find(|n| !is_marked(*n) || !seg.ports[*n].is_taken()).ok_or(JoinError::Full(config.net))?;
+    let port = &seg.ports[n];
     let name = name(seg, config, program)?;
     let mac = if config.mac.is_unset() { [2, 0xc5, 0xe1, 0, (n >> 8) as u8, n as u8] } else { config.mac.0 };
     let mut facts = Facts { config: *config, name, addrs: [Prefix::default(); ADDRS], addr_count: 0, mac, port: n as u16, mtu: config.mtu };
@@ -281,15 +283,16 @@ pub fn plug(seg: &Segment, fd: i32, config: &Config, program: &Name, at: Option<
 fn reclaim(seg: &Segment, fd: i32) {
     for (n, p) in seg.taken() {
         if fd >= 0 && file::ofd_is_locked(fd, u64::from(n)) == Ok(false) {
-            free(seg, p);
+            free(seg, n, p);
         }
     }
 }
 
-fn free(seg: &Segment, p: &Port) {
+fn free(seg: &Segment, n: u16, p: &Port) {
     let life = p.life.load(Relaxed);
     if life & 1 == 1 {
         p.life.store(life.wrapping_add(1), Release);
+        seg.mark(usize::from(n), false);
         seg.header.changes.fetch_add(1, AcqRel);
     }
 }
@@ -297,7 +300,7 @@ fn free(seg: &Segment, p: &Port) {
 /// The instance leaves its port (its last process ends in good order).
 pub fn leave(seg: &Segment, port: u16) {
     if let Some(p) = seg.port(port) {
-        free(seg, p);
+        free(seg, port, p);
     }
 }
 
@@ -376,6 +379,7 @@ fn write(seg: &Segment, port: &Port, facts: &Facts) {
     port.joined.store(seg.header.joins.fetch_add(1, AcqRel) + 1, Relaxed);
     let life = port.life.load(Relaxed);
     port.life.store(life.wrapping_add(1) | 1, Release);
+    seg.mark(usize::from(facts.port), true);
     seg.header.changes.fetch_add(1, AcqRel);
 }
 

@@ -49,6 +49,8 @@ pub struct Header {
     pub changes: AtomicU32,
     /// Joins so far: newer holders of an address win.
     pub joins: AtomicU64,
+    /// Ports that may be taken: the others' pages need not be looked at.
+    pub taken: [AtomicU64; PORTS / 64],
 }
 
 /// The mapped file. All zeros are a segment with nobody on it.
@@ -135,9 +137,30 @@ impl Segment {
     pub fn port(&self, n: u16) -> Option<&Port> {
         self.ports.get(usize::from(n))
     }
-    /// The ports that are taken.
+    /// The ports that are taken, in order.
     pub fn taken(&self) -> impl Iterator<Item = (u16, &Port)> {
-        self.ports.iter().enumerate().filter(|(_, p)| p.is_taken()).map(|(n, p)| (n as u16, p))
+        let mut words = self.header.taken.iter().map(|w| w.load(Acquire));
+        let mut left = words.next().unwrap_or(0);
+        let mut base = 0;
+        core::iter::from_fn(move || {
+            while left == 0 {
+                left = words.next()?;
+                base += 64;
+            }
+            let n = base + left.trailing_zeros() as u16;
+            left &= left - 1;
+            self.port(n).map(|p| (n, p))
+        })
+        .filter(|(_, p)| p.is_taken())
+    }
+    /// Says that port `n` may be taken, or is not.
+    pub(super) fn mark(&self, n: usize, taken: bool) {
+        let word = &self.header.taken[n / 64];
+        if taken {
+            word.fetch_or(1 << (n % 64), AcqRel);
+        } else {
+            word.fetch_and(!(1 << (n % 64)), AcqRel);
+        }
     }
     /// The newest port that has this address.
     pub fn holder(&self, ip: Ip) -> Option<(u16, &Port)> {
@@ -207,7 +230,7 @@ fn load_text(from: &[AtomicU64; 8]) -> Str<63> {
 /// A number that changes when the file's layout does.
 pub const fn layout() -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325u64;
-    let parts = [size_of::<Segment>(), size_of::<Port>(), size_of::<Seat>(), RING, PORT_ADDRS, 1];
+    let parts = [size_of::<Segment>(), size_of::<Port>(), size_of::<Seat>(), RING, PORT_ADDRS, 2];
     let mut i = 0;
     while i < parts.len() {
         h = (h ^ parts[i] as u64).wrapping_mul(0x0100_0000_01b3);

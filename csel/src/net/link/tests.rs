@@ -27,25 +27,26 @@ fn frames_in(h: &Host) -> u64 {
     read(&h.env.inst.stats.frames_in)
 }
 
-/// An IP packet of `len` bytes of protocol 253 (for experiments: RFC 3692), numbered.
+/// An IP packet of `len` bytes that nobody answers (an echo reply to no question), numbered.
 fn packet(ip: &mut [u8], src: Ip, dst: Ip, n: u32) {
     let len = ip.len();
     ip.fill(0);
     if let (Some(s), Some(d)) = (src.as_v4(), dst.as_v4()) {
-        (ip[0], ip[8], ip[9]) = (0x45, 64, 253);
+        (ip[0], ip[8], ip[9]) = (0x45, 64, 1);
         ip[2..4].copy_from_slice(&(len as u16).to_be_bytes());
         ip[12..16].copy_from_slice(&s);
         ip[16..20].copy_from_slice(&d);
         let sum: u32 = ip[..20].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
         let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        ip[20..24].copy_from_slice(&n.to_be_bytes());
+        ip[24..28].copy_from_slice(&n.to_be_bytes());
     } else {
-        (ip[0], ip[6], ip[7]) = (0x60, 253, 64);
+        (ip[0], ip[6], ip[7]) = (0x60, 58, 64);
+        ip[40] = 129;
         ip[4..6].copy_from_slice(&(len as u16 - 40).to_be_bytes());
         ip[8..24].copy_from_slice(&src.0);
         ip[24..40].copy_from_slice(&dst.0);
-        ip[40..44].copy_from_slice(&n.to_be_bytes());
+        ip[44..48].copy_from_slice(&n.to_be_bytes());
     }
 }
 
@@ -67,7 +68,7 @@ fn lying(h: &Host) -> Vec<u32> {
     // The reader of a copy of the head, who gives nothing back: the published head is put right afterwards by a drain.
     while let crate::arena::ring::Peek::Frame { frame, span, .. } = p.ring.peek(&head) {
         let ip = &frame[ETHERNET..];
-        let body = if ip[0] >> 4 == 4 { &ip[20..24] } else { &ip[40..44] };
+        let body = if ip[0] >> 4 == 4 { &ip[24..28] } else { &ip[44..48] };
         all.push(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
         p.ring.advance(&head, span);
     }

@@ -16,6 +16,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::*;
 
 pub mod found;
+pub mod engine;
 pub mod map;
 pub mod pages;
 pub mod ring;

@@ -90,7 +90,7 @@ pub struct State {
 /// A reservation without a socket.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Shared)]
-pub struct Ticket(u32);
+pub struct Ticket(pub(super) u32);
 
 impl Ticket {
     /// No reservation.

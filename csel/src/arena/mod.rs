@@ -15,8 +15,8 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::*;
 
-pub mod found;
 pub mod engine;
+pub mod found;
 pub mod map;
 pub mod pages;
 pub mod ring;

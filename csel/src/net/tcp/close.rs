@@ -10,8 +10,8 @@ use crate::arena::Id;
 use crate::errno::{Errno, Result};
 use crate::fd::{Held, Sock};
 use crate::instance::Cx;
-use crate::net::addr::{Endpoint, Ip, Tuple};
-use crate::net::port::{self, Space, Ticket};
+use crate::net::addr::{Endpoint, Tuple};
+use crate::net::port::{self, Space};
 use core::sync::atomic::Ordering::*;
 
 /// Back to a socket without a connection (tcp_disconnect): what bind(2) gave stays.
@@ -132,6 +132,7 @@ pub(super) fn close(cx: &Cx<'_>, s: &'static Sock) {
     i.ticket = port::orphan(cx, Space::Tcp, id);
     i.sock = 0;
     i.orphan = true;
+    cx.inst.net.tcp.orphans.fetch_add(1, Relaxed);
     (i.rcv_shut, i.snd_shut) = (true, true);
     i.times.orphan_since = cx.now();
     send_fin(cx, n, &mut i);
@@ -139,5 +140,4 @@ pub(super) fn close(cx: &Cx<'_>, s: &'static Sock) {
         flow::reset_peer(cx, &mut i);
         flow::finish(cx, n, &mut i, None);
     }
-    let _ = (Ticket::NONE, Ip::ANY4);
 }

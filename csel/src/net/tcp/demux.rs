@@ -417,10 +417,7 @@ pub(super) fn each_resting(cx: &Cx<'_>, mut each: impl FnMut(&Tuple, Nanos)) {
                 ip[8..].copy_from_slice(&b.to_ne_bytes());
                 Ip(ip)
             };
-            let t = Tuple {
-                local: Endpoint::new(ip(w[0], w[1]), w[4] as u16),
-                remote: Endpoint::new(ip(w[2], w[3]), (w[4] >> 16) as u16),
-            };
+            let t = Tuple { local: Endpoint::new(ip(w[0], w[1]), w[4] as u16), remote: Endpoint::new(ip(w[2], w[3]), (w[4] >> 16) as u16) };
             each(&t, TIME_WAIT - age);
         }
     }

@@ -203,7 +203,11 @@ impl Inner {
     pub(super) fn name(&self, s: &Sock) -> Endpoint {
         match self.phase {
             Phase::Fresh | Phase::Listening | Phase::Free => {
-                if self.local.port == 0 && self.local.ip == Ip::ANY6 && !s.is_v6() { Endpoint::new(Ip::ANY4, 0) } else { self.local }
+                if self.local.port == 0 && self.local.ip == Ip::ANY6 && !s.is_v6() {
+                    Endpoint::new(Ip::ANY4, 0)
+                } else {
+                    self.local
+                }
             }
             _ => self.tuple.local,
         }
@@ -380,7 +384,11 @@ pub(super) fn drive(cx: &Cx<'_>, n: u32, i: &mut Inner, eager: bool) {
 fn hold_back(i: &mut Inner, now: Nanos) -> bool {
     let look = i.look();
     let unsent = look.sq.saturating_sub(i.meter.in_flight());
-    if unsent == 0 || unsent >= i.meter.mss() || !matches!(look.state, State::Established | State::CloseWait) || i.meter.rcv_nxt != i.meter.rcv_acked {
+    if unsent == 0
+        || unsent >= i.meter.mss()
+        || !matches!(look.state, State::Established | State::CloseWait)
+        || i.meter.rcv_nxt != i.meter.rcv_acked
+    {
         i.times.cork_until = 0;
         return false;
     }
@@ -412,6 +420,7 @@ pub(super) fn probe(cx: &Cx<'_>, i: &mut Inner, seq: u32) -> bool {
     let left = if (left as i32) < 0 { 0 } else { left };
     let window = (left >> m.scaled()).min(65535) as u16;
     let s = Segment { seq, ack: m.rcv_nxt, flags: ACK, window, ..Segment::default() };
+    i.meter.segs_out = i.meter.segs_out.wrapping_add(1);
     wire::emit(cx, &hop, &i.tuple, &s, i.opts.hops(), i.opts.tos)
 }
 
@@ -469,6 +478,9 @@ pub(super) fn free(cx: &Cx<'_>, n: u32, i: &mut Inner) {
     i.phase = Phase::Free;
     i.engine.clear();
     i.sock = 0;
+    if core::mem::replace(&mut i.orphan, false) {
+        cx.inst.net.tcp.orphans.fetch_sub(1, Relaxed);
+    }
     let ticket = core::mem::replace(&mut i.ticket, Ticket::NONE);
     if ticket != Ticket::NONE {
         port::redeem(cx, Space::Tcp, ticket);

@@ -264,10 +264,9 @@ fn after(cx: &Cx<'_>, n: u32, i: &mut Inner, was: &Look, is: &Look, s: &Segment,
     );
     let syn_acked = matches!(was.state, State::SynSent | State::SynReceived)
         && matches!(is.state, State::Established | State::CloseWait | State::FinWait1 | State::FinWait2);
-    let fin_acked = matches!(
-        (was.state, is.state),
-        (State::FinWait1, State::FinWait2 | State::TimeWait) | (State::Closing, State::TimeWait)
-    ) || (was.state == State::LastAck && is.state == State::Closed && !s.has(RST));
+    let fin_acked =
+        matches!((was.state, is.state), (State::FinWait1, State::FinWait2 | State::TimeWait) | (State::Closing, State::TimeWait))
+            || (was.state == State::LastAck && is.state == State::Closed && !s.has(RST));
     let fresh = is.rq.saturating_sub(was.rq) as u32;
     let acked = was.sq.saturating_sub(is.sq) as u32 + u32::from(syn_acked) + u32::from(fin_acked);
     i.meter.heard(s, fresh + u32::from(fin), acked, fin_acked, now);

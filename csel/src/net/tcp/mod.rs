@@ -59,6 +59,8 @@ pub struct State {
     demux: demux::State,
     /// First of those that wait for room in a ring.
     jam: AtomicU32,
+    /// Connections without a socket.
+    orphans: AtomicU32,
     /// Room for what has no other.
     scratch: Lock<[u8; 65536], { rank::LEAF }>,
 }
@@ -123,8 +125,14 @@ pub fn lingers(cx: &Cx<'_>, s: &Held) -> bool {
 }
 /// Is there a connection without a socket that still has something to deliver (unsent or unacknowledged bytes, a FIN)? TIME-WAIT has not. The
 /// keeper stays for it.
-pub fn undelivered(_cx: &Cx<'_>) -> bool {
-    false
+pub fn undelivered(cx: &Cx<'_>) -> bool {
+    let t = &cx.inst.net.tcp;
+    t.orphans.load(Relaxed) != 0
+        && t.flows.iter().any(|(_, f)| match f.inner.try_lock(cx.me) {
+            Some(i) => i.orphan && i.live() && i.meter.waiting_since != 0,
+            // Somebody is busy with it.
+            None => true,
+        })
 }
 /// getsockname(2).
 pub fn local(cx: &Cx<'_>, s: &Held) -> Result<Endpoint> {

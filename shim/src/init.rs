@@ -239,6 +239,7 @@ fn establish() -> Result<()> {
     let r = enter::undisturbed(begin);
     STATE.store(if r.is_ok() { 2 } else { 3 }, Release);
     if r.is_ok() {
+        crate::bells::hang();
         let mut dir = [0u8; 256];
         let path = kept().1.as_bytes();
         dir[..path.len()].copy_from_slice(path);

@@ -13,6 +13,7 @@
 //! **Signals.** A handler that comes while the core is at work is put off until it has left ([`signal`]).
 //! **See also.** design sections 3, 4, 7, 8; `reference/interposers.md`.
 mod abi;
+mod bells;
 mod enter;
 mod exec;
 mod fdguard;

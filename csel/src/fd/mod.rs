@@ -345,6 +345,7 @@ impl Procs {
         let (from, to) = (self.get(parent), self.get(n));
         let high = from.high.load(Acquire);
         to.high.store(high, Relaxed);
+        to.clapper.store(from.clapper.load(Relaxed), Relaxed);
         for fd in 0..high as usize {
             if let Some(h) = from.get(cx.inst, fd as i32) {
                 to.fds[fd].store(h.into_id().0, Relaxed);

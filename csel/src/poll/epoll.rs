@@ -87,6 +87,9 @@ pub struct Event {
 }
 
 fn set_of<'a>(cx: &Cx<'a>, s: &Sock) -> Option<(Id<Set>, &'static Set)> {
+    if s.kind() != crate::call::Kind::Epoll {
+        return None;
+    }
     let id = Id::new(s.body.load(Acquire));
     cx.inst.poll.sets.get(id).map(|set| (id, set))
 }
@@ -255,7 +258,7 @@ fn find(cx: &Cx<'_>, set: Id<Set>, target: &Sock, sock: Id<Sock>, fd: i32) -> Op
 
 /// epoll_ctl(2) on a virtual descriptor. For a nested set the kernel has agreed already (ELOOP and its like are its).
 pub fn ctl(cx: &Cx<'_>, ep: &Held, op: i32, target: &Held, fd: i32, event: Event) -> Result<()> {
-    let Some((set_id, set)) = set_of(cx, ep).filter(|_| ep.kind() == crate::call::Kind::Epoll) else { return Err(Errno::EINVAL) };
+    let Some((set_id, set)) = set_of(cx, ep) else { return Err(Errno::EINVAL) };
     if ep.id() == target.id() {
         return Err(Errno::EINVAL);
     }

@@ -1,14 +1,17 @@
 //! The hooks, one file for each family of calls. Each is a table ([`crate::table`]) whose rows are short: pass, or make slices and call the core.
 use crate::table::Row;
 
+pub(crate) mod epoll;
 pub(crate) mod fd;
 pub(crate) mod ifaddr;
 pub(crate) mod io;
 pub(crate) mod linger;
 pub(crate) mod msg;
+pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
 
 /// Every family's rows.
-pub(crate) static FAMILIES: &[&[Row]] = &[socket::ROWS, io::ROWS, msg::ROWS, fd::ROWS, process::ROWS, signal::ROWS];
+pub(crate) static FAMILIES: &[&[Row]] =
+    &[socket::ROWS, io::ROWS, msg::ROWS, fd::ROWS, process::ROWS, signal::ROWS, poll::ROWS, epoll::ROWS];

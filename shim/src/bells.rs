@@ -1,0 +1,186 @@
+//! Sleeping for virtual and kernel descriptors at once.
+//!
+//! # Theory of operation
+//! **Purpose.** A thread that waits for kernel descriptors too, or under a signal mask of the call's own, sleeps in ppoll(2), which does both
+//! atomically; whoever wakes it rings its bell, one more descriptor at the end of the array. No user data is involved, so nothing is mistaken for it.
+//! **How it works.** Bells ([`csel_core::gate::bell`]) are made when first needed and kept in a pool; a sleeping thread has one of its own. A child of
+//! fork has inherited its parent's and lets them go. [`Waiter`] is a thread's wait with all that must be undone, also when pthread_cancel(3) unwinds.
+//! **Limits.** [`POOL`] threads at once; one more naps. **Locks.** None. **Failure.** Without a bell (EMFILE) the thread naps a millisecond at a time.
+//! **See also.** [`csel_core::net::wait`].
+use crate::enter::{Thread, thread, with_cx};
+use crate::fdguard;
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
+use csel_core::clock::{NEVER, Nanos};
+use csel_core::errno::{Errno, Result};
+use csel_core::gate::bell;
+use csel_core::instance::Cx;
+use csel_core::net::wait::{Sleep, Step, Waiting};
+use libc::{c_int, pollfd, timespec};
+
+/// Bells of a process.
+const POOL: usize = 1024;
+const NONE: u32 = 0;
+const FREE: u32 = 1;
+const TAKEN: u32 = 2;
+
+struct Entry {
+    state: AtomicU32,
+    /// The process that made it.
+    pid: AtomicU32,
+    fd: AtomicI32,
+    key: AtomicU64,
+}
+static BELLS: [Entry; POOL] =
+    [const { Entry { state: AtomicU32::new(NONE), pid: AtomicU32::new(0), fd: AtomicI32::new(-1), key: AtomicU64::new(0) } }; POOL];
+
+/// A bell of the calling thread's own; given back when dropped.
+pub(crate) struct Bell(&'static Entry);
+
+impl Bell {
+    fn take() -> Option<Self> {
+        let pid = thread().me().pid;
+        for e in &BELLS {
+            let mut state = e.state.load(Relaxed);
+            if state == TAKEN && e.pid.load(Relaxed) != pid {
+                // A thread of the parent's had it when we were forked.
+                state = if e.state.compare_exchange(TAKEN, FREE, AcqRel, Relaxed).is_ok() { FREE } else { TAKEN };
+            }
+            if state == TAKEN || e.state.compare_exchange(state, TAKEN, AcqRel, Relaxed).is_err() {
+                continue;
+            }
+            let mine = state == FREE && e.pid.load(Relaxed) == pid;
+            if mine {
+                return Some(Self(e));
+            }
+            if state == FREE {
+                fdguard::disown(e.fd.load(Relaxed));
+            }
+            e.pid.store(pid, Relaxed);
+            return match bell::make() {
+                Ok((fd, key)) => {
+                    e.fd.store(fdguard::adopt(fd), Relaxed);
+                    e.key.store(key, Relaxed);
+                    Some(Self(e))
+                }
+                Err(_) => {
+                    e.state.store(NONE, Release);
+                    None
+                }
+            };
+        }
+        None
+    }
+    /// Its key.
+    pub(crate) fn key(&self) -> u64 {
+        self.0.key.load(Relaxed)
+    }
+    /// Its descriptor.
+    fn fd(&self) -> c_int {
+        self.0.fd.load(Relaxed)
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.0.state.store(FREE, Release);
+    }
+}
+
+/// Makes the process's own socket that rings bells, and tells the core.
+pub(crate) fn hang() {
+    let _ = with_cx(|cx| {
+        if let Ok(fd) = bell::clapper() {
+            let fd = fdguard::adopt(fd);
+            cx.inst.procs.get(cx.proc).clapper.store(fd as u32 + 1, Relaxed);
+        }
+    });
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// Rung, or the time is up, or for no reason: step again.
+    Step,
+    /// A kernel descriptor has something to say.
+    Kernel,
+    /// A handler has run.
+    Interrupted,
+}
+
+/// A thread's wait.
+pub(crate) struct Waiter {
+    waiting: Option<Waiting>,
+    bell: Option<Bell>,
+    seen: u32,
+}
+
+impl Waiter {
+    /// Hooks on by `begin`, which is given the key of the bell (0: none). `kernel`: the thread will sleep in ppoll(2).
+    pub(crate) fn begin(seen: u32, kernel: bool, begin: impl FnOnce(&Cx<'_>, u64) -> Waiting) -> Result<Self> {
+        let bell = if kernel { Bell::take() } else { None };
+        let key = bell.as_ref().map_or(0, Bell::key);
+        let waiting = with_cx(|cx| begin(cx, key))?;
+        Ok(Self { waiting: Some(waiting), bell, seen })
+    }
+
+    /// What to do next.
+    pub(crate) fn step(&mut self, deadline: Nanos) -> Result<Step> {
+        match self.waiting.as_mut() {
+            Some(w) => with_cx(|cx| w.step(cx, deadline)),
+            None => Err(Errno::EIO),
+        }
+    }
+
+    /// Sleeps as told: on the word if `kernel` is empty and there is no mask, else in ppoll(2) on all but the last of `kernel`; the last one's place is
+    /// the bell's. A pthread_cancel(3) unwinds from here.
+    pub(crate) fn sleep(&mut self, t: &Thread, s: &Sleep, kernel: &mut [pollfd], mask: Option<&u64>) -> End {
+        let Some((last, rest)) = kernel.split_last_mut() else {
+            let r = crate::wait::futex(t, self.seen, s.word, s.expected, s.until);
+            return self.ended(t, r == Err(Errno::EINTR));
+        };
+        let bell = self.bell.as_ref();
+        *last = pollfd { fd: bell.map_or(-1, Bell::fd), events: libc::POLLIN, revents: 0 };
+        let n = rest.len() + 1;
+        let now = crate::enter::clock();
+        // Without a bell nobody can end the sleep: a short one.
+        let until = if bell.is_some() { s.until } else { s.until.min(now + 1_000_000) };
+        let ts = spec(until.saturating_sub(now));
+        let timeout = if until == NEVER { 0 } else { &raw const ts as usize };
+        let mask = mask.map_or(0, |m| core::ptr::from_ref(m) as usize);
+        // SAFETY: n valid pollfds, a timespec or null, eight bytes of mask or null.
+        let r =
+            unsafe { crate::wait::interruptible(t, self.seen, libc::SYS_ppoll, [kernel.as_mut_ptr() as usize, n, timeout, mask, 8, 0]) };
+        if let Some(b) = bell
+            && kernel[n - 1].revents != 0
+        {
+            bell::still(b.fd());
+        }
+        match r {
+            Err(Errno::EINTR) => self.ended(t, true),
+            Ok(_) if kernel[..n - 1].iter().any(|p| p.revents != 0) => End::Kernel,
+            _ => self.ended(t, false),
+        }
+    }
+
+    fn ended(&self, t: &Thread, interrupted: bool) -> End {
+        if interrupted || t.handled.get() != self.seen { End::Interrupted } else { End::Step }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(w) = self.waiting.take() {
+            let mut w = Some(w);
+            let _ = with_cx(|cx| {
+                if let Some(w) = w.take() {
+                    w.end(cx);
+                }
+            });
+        }
+    }
+}
+
+/// A span as a timespec.
+pub(crate) fn spec(span: Nanos) -> timespec {
+    timespec { tv_sec: (span / 1_000_000_000).min(i64::MAX as u64) as i64, tv_nsec: (span % 1_000_000_000) as i64 }
+}

@@ -48,6 +48,12 @@ int csel_name(char *buf, size_t size);
  */
 int csel_addresses(struct sockaddr_storage *addresses, unsigned char *prefixes, size_t max);
 
+/*
+ * Calls each with a line for every libc function the library stands before: its name, its family, "full", "partial" or "pass",
+ * and in words what is not as Linux has it. The line ends with a newline, not with a zero byte. `csel symbols` prints them.
+ */
+void csel_symbols(void (*each)(void *cookie, const unsigned char *line, size_t length), void *cookie);
+
 #ifdef __cplusplus
 }
 #endif

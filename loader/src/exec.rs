@@ -13,6 +13,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use csel_core::gate;
+
 /// C's main. `std::env::args_os` works without Rust's: glibc hands argc and argv to initialisers.
 #[cfg(not(test))]
 #[unsafe(no_mangle)]
@@ -28,9 +30,40 @@ pub(crate) fn become_program(path: &Path, args: &[CString], env: &[CString]) -> 
     };
     let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
     let (argv, envp) = (pointers(args), pointers(env));
+    let args = [path.as_ptr() as usize, argv.as_ptr() as usize, envp.as_ptr() as usize, 0, 0, 0];
+    // By the gate, not by libc: under a csel of our own libc's execve would carry that instance over.
     // SAFETY: path and all strings are NUL-terminated and live until the call returns; both arrays end with a null pointer.
-    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
-    io::Error::last_os_error()
+    match unsafe { gate::syscall(libc::SYS_execve, args) } {
+        Err(e) => io::Error::from_raw_os_error(i32::from(e.0)),
+        Ok(_) => io::ErrorKind::Other.into(),
+    }
+}
+
+/// What the library says of itself, a line a symbol: loads it and calls `csel_symbols`.
+pub(crate) fn symbols(library: &Path) -> Result<Vec<u8>, String> {
+    unsafe extern "C-unwind" fn keep(cookie: *mut libc::c_void, line: *const u8, length: usize) {
+        // SAFETY: the library passes on the cookie it was given, a Vec, and `length` readable bytes.
+        unsafe { (*cookie.cast::<Vec<u8>>()).extend_from_slice(std::slice::from_raw_parts(line, length)) }
+    }
+    type Each = unsafe extern "C-unwind" fn(*mut libc::c_void, *const u8, usize);
+    type Symbols = unsafe extern "C-unwind" fn(Each, *mut libc::c_void);
+    let path = CString::new(library.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+    let mut text: Vec<u8> = Vec::new();
+    // SAFETY: loads a library whose initialisers may run here (csel's own: it makes nothing before the first socket). dlerror's text is
+    // NUL-terminated or null. csel_symbols has this type (c-headers/csel.h); `text` outlives the call.
+    unsafe {
+        let handle = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+        if handle.is_null() {
+            let why = libc::dlerror();
+            return Err(if why.is_null() { "cannot be loaded".into() } else { CStr::from_ptr(why).to_string_lossy().into_owned() });
+        }
+        let found = libc::dlsym(handle, c"csel_symbols".as_ptr());
+        if found.is_null() {
+            return Err("has no table of symbols; is it csel's library?".into());
+        }
+        std::mem::transmute::<*mut libc::c_void, Symbols>(found)(keep, (&raw mut text).cast());
+    }
+    Ok(text)
 }
 
 /// Effective user and group.

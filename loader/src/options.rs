@@ -77,6 +77,8 @@ pub(crate) struct Options {
     pub(crate) variables: BTreeMap<&'static str, OsString>,
     /// Which options came from a flag (for the words of messages).
     flags: Vec<&'static str>,
+    /// Which came from a flag or a file, not from the environment.
+    pub(crate) launched: Vec<&'static str>,
 }
 
 impl Options {
@@ -86,7 +88,7 @@ impl Options {
         environment: &BTreeMap<OsString, OsString>,
         file: Option<(&str, &BTreeMap<&'static str, Vec<OsString>>)>,
     ) -> Result<Self, Failure> {
-        let mut out = Self { config: Config::DEFAULT, variables: BTreeMap::new(), flags: Vec::new() };
+        let mut out = Self { config: Config::DEFAULT, variables: BTreeMap::new(), flags: Vec::new(), launched: Vec::new() };
         for opt in OPTIONS {
             let variable = environment.get(std::ffi::OsStr::new(opt.env)).filter(|v| !v.is_empty());
             let (source, values) = if let Some(values) = given.0.get(opt.env) {
@@ -99,6 +101,9 @@ impl Options {
             } else {
                 continue;
             };
+            if !matches!(source, Source::Variable) {
+                out.launched.push(opt.env);
+            }
             for value in &values {
                 check(&mut out.config, opt, value, &source)?;
             }

@@ -162,7 +162,7 @@ fn elf(head: &[u8], read: impl Fn(&mut [u8], u64) -> std::io::Result<()>) -> Opt
 }
 
 /// A little-endian number of `n` bytes.
-pub(crate) fn le(bytes: &[u8], at: usize, n: usize) -> Option<u64> {
+fn le(bytes: &[u8], at: usize, n: usize) -> Option<u64> {
     Some(bytes.get(at..at.checked_add(n)?)?.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)))
 }
 

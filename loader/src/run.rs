@@ -17,6 +17,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use csel_core::config::{Config, misspelt};
+use csel_core::gate;
 
 use crate::cli::Run;
 use crate::exec::{become_program, ids};
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &Run) -> Result<i32, Failure> {
     let name = args.config.as_ref().map(|p| p.display().to_string());
     let from_file = args.config.as_deref().map(file::config).transpose()?.unwrap_or_default();
     let mut environment: Environment = std::env::vars_os().collect();
+    forget_outer(&mut environment);
     // The file's [env], then --env-file, then -e: the nearer to the user the later.
     environment.extend(from_file.env.iter().map(|(k, v)| (k.into(), v.into())));
     for path in &args.env_file {
@@ -79,6 +81,9 @@ pub(crate) fn run(args: &Run) -> Result<i32, Failure> {
             environment.insert(env.into(), value.clone());
         }
     }
+    if !options.launched.is_empty() {
+        environment.insert(LAUNCHED.into(), options.launched.join(",").into());
+    }
     writable(&options, "CSEL_PCAP", &environment)?;
     writable(&options, "CSEL_TRACE", &environment)?;
     if !off {
@@ -87,7 +92,35 @@ pub(crate) fn run(args: &Run) -> Result<i32, Failure> {
         segment::admit(&options.config, &dir)?;
     }
     preload(&mut environment, &library)?;
+    leave_family();
     Err(start(given, &path, rest, &environment))
+}
+
+/// Names the options that a `csel run` gave its program by flag or file, so that a `csel run` inside does not take them for the user's:
+/// the inner instance has a name and addresses of its own.
+const LAUNCHED: &str = "CSEL_LAUNCHED";
+
+/// Drops what an outer `csel run` set for its own program.
+fn forget_outer(environment: &mut Environment) {
+    let Some(outer) = environment.remove(OsStr::new(LAUNCHED)) else { return };
+    for name in outer.as_bytes().split(|b| *b == b',') {
+        environment.remove(OsStr::from_bytes(name));
+    }
+}
+
+/// A csel started by a program under csel makes an instance of its own: the arena and the segment it was born with, which the library
+/// finds by their descriptors, are not handed on.
+fn leave_family() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    for entry in entries.flatten() {
+        let number = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok());
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        let target = target.as_os_str().as_bytes();
+        if let Some(fd) = number.filter(|_| target.starts_with(b"/memfd:csel-arena") || target.ends_with(b".seg")) {
+            // By the gate: libc's close may be the library's, which guards these.
+            let _ = gate::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC as usize);
+        }
+    }
 }
 
 /// Becomes the program; as execvp(3), a file the system does not know is given to the shell.

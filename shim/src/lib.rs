@@ -14,6 +14,7 @@
 //! **See also.** design sections 3, 4, 7, 8; `reference/interposers.md`.
 mod abi;
 mod bells;
+mod capi;
 mod enter;
 mod exec;
 mod fdguard;

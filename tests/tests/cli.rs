@@ -62,12 +62,14 @@ fn arguments_and_argv0_arrive_as_they_were() {
 #[test]
 fn standard_input_and_output_are_the_programs() {
     let w = World::new();
+    // ls itself shows its descriptors: no pipeline, whose ends come and go.
+    const SHOW: &str = "cat; echo oops >&2; exec ls /proc/self/fd";
     let input = w.file("input", "to the program\n");
-    let mut c = w.csel_command(["run", "--", "sh", "-c", "cat; echo oops >&2; ls -l /proc/$$/fd | wc -l"]);
+    let mut c = w.csel_command(["run", "--", "sh", "-c", SHOW]);
     c.stdin(fs::File::open(input).expect("the file"));
     let said = w.start(c).end();
     // What the library opens for itself it opens by LD_PRELOAD too; the launcher leaves nothing open.
-    let mut preloaded = w.preload_command(&[], ["sh", "-c", "cat; echo oops >&2; ls -l /proc/$$/fd | wc -l"]);
+    let mut preloaded = w.preload_command(&[], ["sh", "-c", SHOW]);
     preloaded.stdin(fs::File::open(w.dir.join("input")).expect("the file"));
     let preloaded = w.start(preloaded).end();
     assert!(said.ok().starts_with("to the program\n"), "{said:?}");
@@ -161,6 +163,18 @@ fn the_library_goes_before_another_preload() {
     let said =
         w.run([Path::new("--").as_os_str(), inner.as_os_str(), "run".as_ref(), "sh".as_ref(), "-c".as_ref(), "echo $LD_PRELOAD".as_ref()]);
     assert_eq!(said.ok(), w.library().display().to_string());
+}
+
+#[test]
+fn a_csel_inside_a_csel_is_another_instance() {
+    let w = World::new();
+    let inner = csel_tests::launch::built("CSEL_BIN", "csel");
+    // The outer's name and address are not the inner's; what the user exports is.
+    let show = "echo $CSEL_NAME,$CSEL_IP,$CSEL_MTU,$CSEL_NET; ls -l /proc/self/fd | grep -c arena";
+    let script = format!("{} run --net two -- sh -c '{show}'", inner.display());
+    let mut c = w.csel_command(["run", "--name", "outer", "--ip", "10.0.0.1", "--", "sh", "-c", &script]);
+    c.env("CSEL_MTU", "1500");
+    assert_eq!(w.start(c).end().ok(), ",,1500,two\n1");
 }
 
 #[test]

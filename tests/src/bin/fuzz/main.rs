@@ -13,6 +13,9 @@
 //!
 //! Failure: a child that panics, dies by a signal or is not done with its rounds in two minutes is a finding: its seed and its last words
 //! are printed, and the exit status is 1.
+mod rng;
+mod wire;
+
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
@@ -25,69 +28,12 @@ use csel_core::net::addr::Ip;
 use csel_core::net::{dgram, link::segment::Segment};
 use csel_core::testing::{Host, World};
 
+use rng::Rng;
+use wire::{checksum4, template};
+
 const TARGETS: [&str; 3] = ["packets", "segment", "cmsg"];
 /// Rounds of one child: few, since a world is never given back.
 const ROUNDS: u64 = 8;
-
-/// xorshift64*: good enough to choose bytes, and the same everywhere.
-struct Rng(u64);
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
-    }
-    /// Values at the edges more often than in between.
-    fn word(&mut self) -> u64 {
-        match self.below(6) {
-            0 => 0,
-            1 => u64::MAX,
-            2 => 1 << self.below(64),
-            3 => (1 << self.below(64)) - 1,
-            4 => self.next() & 0xffff,
-            _ => self.next(),
-        }
-    }
-    /// Bends bytes here and there, cuts or lengthens.
-    fn bend(&mut self, b: &mut Vec<u8>) {
-        for _ in 0..self.below(6) {
-            if b.is_empty() {
-                break;
-            }
-            let at = if self.one_in(2) { self.below(b.len().min(64)) } else { self.below(b.len()) };
-            match self.below(4) {
-                0 => b[at] ^= 1 << self.below(8),
-                1 => b[at] = self.pick(&[0, 1, 0x7f, 0x80, 0xff]),
-                2 => b[at] = self.next() as u8,
-                _ => {
-                    let w = (self.word() as u16).to_be_bytes();
-                    b[at] = w[0];
-                    if let Some(c) = b.get_mut(at + 1) {
-                        *c = w[1];
-                    }
-                }
-            }
-        }
-        match self.below(12) {
-            0 => b.truncate(self.below(b.len() + 1)),
-            1 => b.extend(self.bytes(self.below(64))),
-            _ => {}
-        }
-    }
-}
 
 /// A sockaddr of the family of `ip`, or v4-mapped in an IPv6 one.
 fn sockaddr(ip: Ip, port: u16, v6: bool) -> Vec<u8> {
@@ -197,7 +143,12 @@ impl Scene {
             {
                 let ip = frame[14..].to_vec();
                 let n = self.seen.len();
-                if n < 256 { self.seen.push(ip) } else { self.seen[ip.len() % 256] = ip }
+                if n < 256 {
+                    self.seen.push(ip);
+                } else {
+                    let at = ip.len() % 256;
+                    self.seen[at] = ip;
+                }
             }
         }
         self.w.run();
@@ -255,14 +206,19 @@ impl Scene {
         p
     }
 
-    /// Fresh sockets must still talk: a TCP connection and UDP datagrams, by both families.
-    fn still_serves(&mut self) {
+    /// Closes everything.
+    fn close(&mut self) {
         for (h, s) in std::mem::take(&mut self.open) {
             self.w.hosts[h].call(|cx| s.release(cx));
         }
         for l in std::mem::take(&mut self.listeners) {
             self.w.hosts[1].call(|cx| l.release(cx));
         }
+    }
+
+    /// Fresh sockets must still talk: a TCP connection and UDP datagrams, by both families.
+    fn still_serves(&mut self) {
+        self.close();
         self.w.advance(200_000_000_000);
         for v6 in [false, true] {
             let (c, s) = (&self.w.hosts[0], &self.w.hosts[1]);
@@ -287,114 +243,14 @@ impl Scene {
             self.w.advance(1_000_000_000);
             let (got, buf, _) = recv(s, &ub, 100, &mut [], 0);
             assert!(matches!(got, Outcome::Done(10)) && &buf[..10] == text, "a fresh UDP socket does not receive: {got:?}");
-        }
-    }
-}
-
-/// An IP packet with plausible addresses and ports.
-fn template(w: &World, r: &mut Rng) -> Vec<u8> {
-    let v6 = r.one_in(2);
-    let mut ips: Vec<Ip> = w.hosts.iter().map(|h| addr(h, v6)).collect();
-    let mut odd = [0; 16];
-    odd.copy_from_slice(&r.bytes(16));
-    let strange = if v6 {
-        [Ip::LOOPBACK6, Ip::ANY6, Ip(odd), Ip([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])]
-    } else {
-        [Ip::LOOPBACK4, Ip::BROADCAST, Ip::v4([odd[0], odd[1], odd[2], odd[3]]), Ip::v4([224, 0, 0, 1])]
-    };
-    ips.push(r.pick(&strange));
-    let (src, dst) = (r.pick(&ips), r.pick(&ips));
-    let port = |r: &mut Rng| r.pick(&[TCP_PORT, TCP_PORT + 1, UDP_PORT, UDP_PORT + 1, 32768, 32769, 0, 65535]).to_be_bytes();
-    let proto = r.pick(&[6, 6, 17, 17, if v6 { 58 } else { 1 }, if v6 { 58 } else { 1 }, 2, 44, 0, 43, 60, 255]);
-    let mut body = Vec::new();
-    match proto {
-        6 => {
-            body.extend(port(r));
-            body.extend(port(r));
-            body.extend((r.word() as u32).to_be_bytes());
-            body.extend((r.word() as u32).to_be_bytes());
-            let options = r.pick(&[0usize, 0, 1, 3, 5, 10]);
-            body.extend([((5 + options) << 4) as u8, r.pick(&[2, 0x12, 0x10, 0x11, 0x18, 4, 0x14, 0x3f, 0, 0xff])]);
-            body.extend((r.word() as u16).to_be_bytes());
-            body.extend([0; 4]);
-            for _ in 0..options * 4 {
-                body.push(r.pick(&[0, 1, 2, 3, 4, 5, 8, 10, 0xff, 0x40]));
+            for x in [a, ua] {
+                c.call(|cx| x.release(cx));
             }
-            body.extend(r.bytes(r.pick(&[0, 0, 1, 100, 1400])));
-        }
-        17 => {
-            body.extend(port(r));
-            body.extend(port(r));
-            let data = r.bytes(r.pick(&[0, 1, 100, 1400, 9000]));
-            body.extend((if r.one_in(4) { r.word() as u16 } else { data.len() as u16 + 8 }).to_be_bytes());
-            body.extend([0; 2]);
-            body.extend(data);
-        }
-        1 | 58 => {
-            body.extend([r.pick(&[0, 3, 4, 5, 8, 11, 12, 1, 2, 128, 129, 133, 134, 135, 136]), r.below(16) as u8, 0, 0]);
-            body.extend((r.word() as u32).to_be_bytes());
-            // What an ICMP error quotes: another packet, whole or not.
-            if r.one_in(2) && ips.len() > 2 {
-                let mut inner = header(v6, dst, src, r.pick(&[6, 17]), 8 + r.below(20), r);
-                inner.extend(port(r));
-                inner.extend(port(r));
-                inner.extend(r.bytes(16));
-                body.extend(inner);
-            } else {
-                body.extend(r.bytes(r.pick(&[0, 4, 32, 100])));
+            for x in [l, b, ub] {
+                s.call(|cx| x.release(cx));
             }
         }
-        44 => {
-            body.extend([r.pick(&[6, 17, 58, 0, 44]), 0]);
-            body.extend((r.pick(&[0u16, 1, 8, 0xfff8]) | r.pick(&[0u16, 1])).to_be_bytes());
-            body.extend([0, 0, 0, r.below(3) as u8]);
-            body.extend(r.bytes(r.pick(&[0, 8, 64, 1024])));
-        }
-        _ => {
-            body.extend([r.pick(&[6, 17, 58, 59, 0, 43, 60, 44]), r.below(4) as u8]);
-            body.extend(r.bytes(r.pick(&[6, 14, 22, 64])));
-        }
     }
-    let mut p = header(v6, src, dst, proto, body.len(), r);
-    p.extend(body);
-    p
-}
-
-fn header(v6: bool, src: Ip, dst: Ip, proto: u8, len: usize, r: &mut Rng) -> Vec<u8> {
-    let mut p = Vec::with_capacity(40 + len);
-    if v6 {
-        p.extend([0x60, 0, 0, 0]);
-        p.extend((len as u16).to_be_bytes());
-        p.extend([proto, r.pick(&[64, 255, 1, 0])]);
-        p.extend(src.0);
-        p.extend(dst.0);
-    } else {
-        let fragment: u16 = if r.one_in(4) { r.pick(&[0x2000, 0x2001, 1, 0x1fff, 0x4000, 0x20b9]) } else { 0 };
-        p.extend([0x45, 0]);
-        p.extend((20 + len as u16).to_be_bytes());
-        p.extend([0, r.below(3) as u8]);
-        p.extend(fragment.to_be_bytes());
-        p.extend([r.pick(&[64, 255, 1, 0]), proto, 0, 0]);
-        p.extend(&src.0[12..]);
-        p.extend(&dst.0[12..]);
-        checksum4(&mut p);
-    }
-    p
-}
-
-/// Makes an IPv4 header's checksum right, so that what is behind it is looked at.
-fn checksum4(p: &mut [u8]) {
-    let n = p.first().map_or(0, |b| usize::from(b & 15) * 4);
-    if p.first().map(|b| b >> 4) != Some(4) || n < 20 || p.len() < n {
-        return;
-    }
-    p[10..12].fill(0);
-    let mut sum: u32 = p[..n].chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]]))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let sum = (!(sum as u16)).to_be_bytes();
-    p[10..12].copy_from_slice(&sum);
 }
 
 fn packets(r: &mut Rng) {
@@ -438,6 +294,7 @@ fn segment(r: &mut Rng) {
         }
         scene.act_on_damaged(r);
     }
+    scene.close();
 }
 
 impl Scene {
@@ -447,7 +304,7 @@ impl Scene {
         let h = &self.w.hosts[*h];
         match r.below(5) {
             0 | 1 => {
-                let data = r.bytes(r.pick(&[1, 64, 5000]));
+                let data = r.some(&[1, 64, 5000]);
                 send(h, s, &data, &SendMsg::default());
             }
             2 => {
@@ -494,7 +351,7 @@ fn cmsg(r: &mut Rng) {
         let mut control = Vec::new();
         for _ in 0..r.below(4) {
             let (level, kind) = if r.one_in(8) { (r.word() as i32, r.word() as i32) } else { r.pick(&known) };
-            let data = r.bytes(r.pick(&[0, 1, 2, 4, 8, 12, 20, 32, 100]));
+            let data = r.some(&[0, 1, 2, 4, 8, 12, 20, 32, 100]);
             let len = if r.one_in(5) { r.word() as usize } else { 16 + data.len() };
             control.extend(len.to_ne_bytes());
             control.extend(level.to_ne_bytes());
@@ -511,7 +368,7 @@ fn cmsg(r: &mut Rng) {
         .ok();
         let i = r.below(scene.open.len());
         let (h, sock) = &scene.open[i];
-        let data = r.bytes(r.pick(&[0, 1, 64, 3000]));
+        let data = r.some(&[0, 1, 64, 3000]);
         let to = if r.one_in(2) { to } else { None };
         send(
             &scene.w.hosts[*h],

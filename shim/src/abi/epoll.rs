@@ -131,7 +131,7 @@ fn collect(epfd: c_int, at: *mut epoll_event, max: usize) -> Result<(usize, bool
     let room = (max - n).min(BATCH);
     let ours = with(epfd, |cx, ep| {
         let ours = core_epoll::take(cx, ep, &mut out[..room])?;
-        if mixed && n + ours == max {
+        if mixed && !first && ours == max {
             core_epoll::was_full(cx, ep);
         }
         Ok(ours)

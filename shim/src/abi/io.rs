@@ -107,12 +107,17 @@ fn recv_one(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> Result<us
 
 /// read(2): nothing asked for is nothing read (sock_read_iter in Linux).
 pub(crate) fn read_one(fd: c_int, buf: *mut c_void, len: size_t) -> Result<usize> {
-    if len == 0 { Ok(0) } else { recv_one(fd, buf, len, 0) }
+    if len == 0 { Ok(0) } else { as_file(recv_one(fd, buf, len, 0)) }
 }
 
 /// write(2).
 pub(crate) fn write_one(fd: c_int, buf: *const c_void, len: size_t) -> Result<usize> {
-    send_one(fd, buf, len, 0, &[])
+    as_file(send_one(fd, buf, len, 0, &[]))
+}
+
+/// An epoll descriptor is no socket to send(2), and a file without read or write to read(2) and write(2): EINVAL.
+fn as_file(r: Result<usize>) -> Result<usize> {
+    r.map_err(|e| if e == Errno::ENOTSOCK { Errno::EINVAL } else { e })
 }
 
 fn recv_from(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, addr: *mut sockaddr, alen: *mut socklen_t) -> Result<usize> {
@@ -144,11 +149,11 @@ fn read_many(fd: c_int, iov: *const iovec, n: c_int) -> Result<usize> {
     if gate::user::total_out(room) == 0 {
         return Ok(0);
     }
-    recv_pieces(fd, room, 0, &mut [], &mut Got::default())
+    as_file(recv_pieces(fd, room, 0, &mut [], &mut Got::default()))
 }
 
 fn write_many(fd: c_int, iov: *const iovec, n: c_int) -> Result<usize> {
-    send_pieces(fd, pieces_in(iov, count(n)?, Errno::EINVAL)?, 0, &[], &[])
+    as_file(send_pieces(fd, pieces_in(iov, count(n)?, Errno::EINVAL)?, 0, &[], &[]))
 }
 
 /// preadv2(2), pwritev2(2) at "where we are": RWF_NOWAIT is MSG_DONTWAIT, the others mean nothing to a socket.

@@ -179,6 +179,16 @@ pub(crate) fn exit(status: c_int) {
     exit_now(status)
 }
 
+/// What gethostname(2) says, if the options or the instance say it.
+pub(crate) fn hostname() -> Option<Name> {
+    if inert() {
+        return None;
+    }
+    let config = &kept().0;
+    let set = [config.hostname, config.name].into_iter().find(|n| !n.is_empty());
+    set.or_else(|| enter::env().map(|e| *e.inst.facts.get().config.hostname_or(&e.inst.facts.get().name)))
+}
+
 /// The memfd of our family, inherited over fork and exec.
 fn find_family() -> bool {
     for (arena, segment) in PLACES {
@@ -281,6 +291,7 @@ fn begin() -> Result<()> {
     crate::exec::claim(inst);
     let proc = inst.procs.enter(gate::getpid())?;
     signal::arm();
+    crate::abi::stdio::arm();
     enter::publish(Env { inst, seg, clock: enter::clock, proc });
     Ok(())
 }

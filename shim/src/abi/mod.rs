@@ -1,8 +1,10 @@
 //! The hooks, one file for each family of calls. Each is a table ([`crate::table`]) whose rows are short: pass, or make slices and call the core.
 use crate::table::Row;
 
+pub(crate) mod copy;
 pub(crate) mod epoll;
 pub(crate) mod fd;
+pub(crate) mod host;
 pub(crate) mod ifaddr;
 pub(crate) mod io;
 pub(crate) mod linger;
@@ -11,7 +13,19 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod stdio;
 
 /// Every family's rows.
-pub(crate) static FAMILIES: &[&[Row]] =
-    &[socket::ROWS, io::ROWS, msg::ROWS, fd::ROWS, process::ROWS, signal::ROWS, poll::ROWS, epoll::ROWS];
+pub(crate) static FAMILIES: &[&[Row]] = &[
+    socket::ROWS,
+    io::ROWS,
+    msg::ROWS,
+    copy::ROWS,
+    fd::ROWS,
+    host::ROWS,
+    ifaddr::ROWS,
+    process::ROWS,
+    signal::ROWS,
+    poll::ROWS,
+    epoll::ROWS,
+];

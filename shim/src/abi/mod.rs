@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stdio;
+pub(crate) mod syscall;
 
 /// Every family's rows.
 pub(crate) static FAMILIES: &[&[Row]] = &[
@@ -26,6 +27,7 @@ pub(crate) static FAMILIES: &[&[Row]] = &[
     ifaddr::ROWS,
     process::ROWS,
     signal::ROWS,
+    syscall::ROWS,
     poll::ROWS,
     epoll::ROWS,
 ];

@@ -10,7 +10,7 @@
 //! read the segments' files and, through the processes on them, the instances' arenas; they change nothing.
 //!
 //! Map: [`cli`] (the command line), [`options`] (the option table as flags), [`file`] (`--config`, `--env-file`), [`run`], [`program`]
-//! (what can be preloaded), [`segment`] (who is on a segment), [`list`] (`ps`, `ss`), [`doctor`], [`exec`] (the edges to the system).
+//! (what can be preloaded), [`segment`] (who is on a segment), [`sockets`] (what they have open), [`list`] (`ps`, `ss`), [`doctor`], [`exec`] (the edges to the system).
 //! Limits: dynamically linked programs of this libc only. Locks: none. Failure: [`Failure`]: a line on standard error that names the
 //! option, the value and the remedy, and 125; 126 a program that cannot be run, 127 one that is not there (as env(1), docker-run(1)).
 #![cfg_attr(not(test), no_main)]
@@ -24,6 +24,7 @@ mod options;
 mod program;
 mod run;
 mod segment;
+mod sockets;
 
 use std::fmt;
 use std::io::Write as _;

@@ -86,16 +86,20 @@ pub(crate) fn instances(dir: &Path, net: Option<&str>) -> Result<(Vec<Instance>,
     Ok((all, troubles))
 }
 
+/// The name of a process.
+pub(crate) fn program_of(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "-".to_owned(), |c| c.trim_end().to_owned())
+}
+
 fn describe(segment: &Name, port: &Port) -> Instance {
     let pid = port.pid.load(Relaxed);
-    let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "-".to_owned(), |c| c.trim_end().to_owned());
     let mac = csel_core::config::Mac(port.mac());
     Instance {
         segment: segment.to_string(),
         name: port.name().to_string(),
         hostname: port.hostname().to_string(),
         pid,
-        program,
+        program: program_of(pid),
         addresses: port.addrs().map(|(ip, len)| format!("{ip}/{len}")).collect(),
         mac: mac.to_string(),
         mtu: port.mtu.load(Relaxed),

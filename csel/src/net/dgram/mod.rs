@@ -26,6 +26,7 @@ use core::sync::atomic::Ordering::*;
 pub mod cmsg;
 pub mod frag;
 pub mod icmp;
+pub mod info;
 pub mod input;
 pub mod multicast;
 pub mod output;

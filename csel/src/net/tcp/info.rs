@@ -107,7 +107,7 @@ pub struct Row {
 }
 
 /// Every TCP socket and connection of an instance. A flow that is being used just now is shown as far as can be told without its lock.
-pub fn each(inst: &'static Instance, me: &Me, mut row: impl FnMut(&Row)) {
+pub fn each(inst: &Instance, me: &Me, mut row: impl FnMut(&Row)) {
     for (id, f) in inst.net.tcp.flows.iter() {
         let Some(mut i) = f.inner.try_lock(me) else { continue };
         if matches!(i.phase, Phase::Free | Phase::Fresh) {

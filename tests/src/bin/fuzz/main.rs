@@ -452,7 +452,7 @@ fn child(target: &str, seed: u64, rounds: u64) -> io::Result<()> {
     let how = status.map_or_else(|| "not done in two minutes".to_owned(), |s| s.to_string());
     let at = text.lines().rev().find_map(|l| l.strip_prefix("seed ")).unwrap_or("?").to_owned();
     let words: Vec<&str> = text.lines().filter(|l| !l.starts_with("seed ")).collect();
-    let words = words[words.len().saturating_sub(25)..].join("\n    ");
+    let words = words[..words.len().min(25)].join("\n    ");
     Err(io::Error::other(format!("{how}; again by: fuzz --seed {at} {target}\n    {words}")))
 }
 

@@ -34,11 +34,9 @@ fn packet(cx: &Cx<'_>, ip: &[u8], loopback: bool, fragment: u16) {
         return;
     }
     let ifindex = ifindex(cx, &p);
-    let ours = if p.dst.is_multicast() {
-        multicast::joined(cx, p.dst, ifindex)
-    } else {
-        cx.facts().is_local(p.dst) || p.dst.is_v4() && iface::is_broadcast(cx, p.dst)
-    };
+    let one = !p.dst.is_multicast() && cx.facts().is_local(p.dst);
+    let ours =
+        one || if p.dst.is_multicast() { multicast::joined(cx, p.dst, ifindex) } else { p.dst.is_v4() && iface::is_broadcast(cx, p.dst) };
     if !ours {
         bump(&cx.inst.stats.ip_in_addr_errors);
         return;
@@ -50,7 +48,7 @@ fn packet(cx: &Cx<'_>, ip: &[u8], loopback: bool, fragment: u16) {
         }
         return;
     }
-    deliver(cx, &p, ifindex, fragment);
+    deliver(cx, &p, ifindex, fragment, one);
 }
 
 /// The interface a packet came in on, as applications see it: what we send to an IPv4 address of our own comes in on `lo`.
@@ -66,10 +64,12 @@ fn ifindex(cx: &Cx<'_>, p: &Packet<'_>) -> u32 {
     }
 }
 
-/// A whole packet for us.
-fn deliver(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16) {
+/// A whole packet for us; `one`: for us alone, not for a group.
+fn deliver(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16, one: bool) {
     let raw = cx.inst.net.dgram.raws.any() && raw::input(cx, p, ifindex);
     match i32::from(p.proto) {
+        // A connection has two ends (tcp_v4_rcv: only PACKET_HOST), and nobody is at 0.0.0.0 or 255.255.255.255 (ip_route_input_slow).
+        libc::IPPROTO_TCP if !one || p.src.is_unspecified() || p.src == Ip::BROADCAST => bump(&cx.inst.stats.ip_in_addr_errors),
         libc::IPPROTO_TCP => tcp::input(cx, p),
         libc::IPPROTO_UDP => udp::input(cx, p, ifindex, fragment),
         libc::IPPROTO_ICMP if p.dst.is_v4() => icmp::input(cx, p, ifindex),

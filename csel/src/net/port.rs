@@ -333,6 +333,11 @@ pub fn may_listen(cx: &Cx<'_>, sock: Id<Sock>) -> Result<()> {
     Ok(())
 }
 
+/// TCP: does this socket listen?
+pub fn is_listening(cx: &Cx<'_>, sock: Id<Sock>) -> bool {
+    table(cx, Space::Tcp).entry_of(sock).is_some_and(|e| e.state == LISTENS)
+}
+
 /// TCP: the socket listens no more (shutdown(2)) but keeps its port.
 pub fn unlisten(cx: &Cx<'_>, sock: Id<Sock>) {
     if let Some(e) = table(cx, Space::Tcp).entry_of(sock).filter(|e| e.state == LISTENS) {

@@ -83,6 +83,8 @@ pub struct Body {
     pub remote: Endpoint,
     /// The socket's options, as they are now.
     pub opt: Options,
+    /// Stamps are taken though no option asks for them (SIOCGSTAMP was asked).
+    pub stamps: bool,
     /// When the last datagram given to the application came (SIOCGSTAMP).
     pub last_stamp: u64,
     /// What it is a member of.
@@ -145,7 +147,7 @@ impl Body {
     /// Puts a received datagram into the queue.
     #[inline]
     pub fn enqueue(&mut self, cx: &Cx<'_>, s: &Sock, head: &queue::Head, data: &queue::Data<'_>) -> bool {
-        let stamp = if self.opt.timestamp != 0 { crate::gate::clock_gettime(libc::CLOCK_REALTIME) } else { 0 };
+        let stamp = if self.opt.timestamp != 0 || self.stamps { crate::gate::clock_gettime(libc::CLOCK_REALTIME) } else { 0 };
         if self.queue.push(&queue::Head { stamp, ..*head }, data, self.opt.rcvbuf) {
             self.publish(cx, s, libc::EPOLLIN | libc::EPOLLRDNORM);
             true
@@ -188,11 +190,20 @@ pub fn open(cx: &Cx<'_>, s: &Held) -> Result<()> {
     let protocol = s.protocol.load(Relaxed);
     {
         let mut o = s.options.lock(cx.me);
+        if s.kind() != Kind::Udp {
+            // ping_init_sock, raw: SK_CAN_REUSE from the start.
+            o.reuseaddr = true;
+            s.bits.fetch_or(super::option::bits::REUSEADDR, Relaxed);
+        }
         o.sndbuf = super::option::MEM_DEFAULT;
         o.rcvbuf = super::option::MEM_DEFAULT;
         if s.kind() == Kind::Raw && i32::from(protocol) == libc::IPPROTO_RAW {
             // raw(7): IPPROTO_RAW implies IP_HDRINCL.
             o.on |= flag::HDRINCL | flag::HDRINCL6;
+        }
+        if s.is_v6() {
+            // inet6_create leaves IPv4's IP_MULTICAST_ALL off.
+            o.on &= !flag::MULTICAST_ALL;
         }
         if s.is_v6() && i32::from(protocol) == libc::IPPROTO_ICMPV6 {
             // RFC 3542 3.1: the checksum is always ours to fill in.
@@ -217,6 +228,7 @@ pub fn open(cx: &Cx<'_>, s: &Held) -> Result<()> {
     b.remote = Endpoint::default();
     b.opt = *s.options.lock(cx.me);
     b.last_stamp = 0;
+    b.stamps = false;
     b.members.reset();
     b.cork.reset();
     b.errors.reset();

@@ -13,10 +13,10 @@ use crate::arena::Shared;
 use crate::gate::user::{IoIn, IoOut, gather, scatter};
 use crate::net::addr::{Endpoint, Ip};
 
-/// Bytes of datagrams a socket can hold: more than the largest SO_RCVBUF and one datagram.
-pub const RING: usize = 512 << 10;
+/// Bytes of datagrams a socket can hold, whatever SO_RCVBUF says: ten times the default.
+pub const RING: usize = 2 << 20;
 /// Datagrams a socket can hold.
-pub const SLOTS: usize = 1024;
+pub const SLOTS: usize = 4096;
 /// Errors a socket can hold.
 pub const ERRORS: usize = 16;
 /// Bytes of the datagram an error is about: as much as ICMP quotes (RFC 1812 4.3.2.3: up to 576 bytes, without the headers).

@@ -150,7 +150,7 @@ pub fn plan(cx: &Cx<'_>, b: &Body, to: &Endpoint, said: &cmsg::Said) -> Result<P
         ttl: said.ttl.unwrap_or(default_ttl),
         tos: said.tos.unwrap_or(if v4 { o.tos } else { o.tclass }),
         df,
-        echo: o.has(if v4 { flag::MULTICAST_LOOP } else { flag::MULTICAST_LOOP6 }),
+        echo: !group || o.has(if v4 { flag::MULTICAST_LOOP } else { flag::MULTICAST_LOOP6 }),
     })
 }
 

@@ -1,9 +1,26 @@
-//! Socket options and ioctls. (Interface; helper `dgram` writes the body.)
+//! Socket options and ioctls.
+//!
+//! # Theory of operation
+//! **Purpose.** getsockopt(2), setsockopt(2), ioctl(2): every option of every kind of socket, with Linux's sizes, defaults and errors.
+//! **How it works.** [`Options`] is what a socket has; it lies in the open description. [`get`] and [`set`] pick the level: [`socket`], [`ip`], [`ip6`], TCP's own.
+//! Whoever must know at once is told ([`tcp::option_changed`], [`dgram::option_changed`]); what other sockets ask about lies in [`bits`].
+//! **Limits.** Each level's file names what it refuses. **Locks.** The open description's (rank SOCK). **Failure.** ENOPROTOOPT, EINVAL, EOPNOTSUPP.
+//! **See also.** getsockopt(2), socket(7), ip(7), ipv6(7), tcp(7), udp(7), raw(7).
 use crate::arena::Shared;
+use crate::call::Kind;
 use crate::errno::{Errno, Result};
 use crate::fd::Held;
 use crate::instance::Cx;
 use crate::net::addr::Ip;
+use crate::net::{dgram, iface, tcp};
+use core::sync::atomic::Ordering::Relaxed;
+
+mod ioctl;
+mod ip;
+mod ip6;
+mod socket;
+
+pub use ioctl::{ifconf, ioctl, size as ioctl_size};
 
 /// What [`crate::fd::Sock::bits`] says: options that other sockets' calls look at (see [`super::port`]).
 pub mod bits {
@@ -110,8 +127,10 @@ pub struct Options {
     pub gso: u16,
 }
 
-/// SO_RCVBUF and SO_SNDBUF of a datagram socket by default (net.core.rmem_default), and the largest value that SO_RCVBUF takes.
+/// SO_RCVBUF and SO_SNDBUF of a datagram socket by default (net.core.rmem_default).
 pub const MEM_DEFAULT: u32 = 212_992;
+/// The largest value that SO_RCVBUF and SO_SNDBUF take, before they are doubled (net.core.rmem_max since Linux 6.16).
+pub const MEM_MAX: u32 = 4_194_304;
 /// TCP's SO_RCVBUF by default (net.ipv4.tcp_rmem).
 pub const TCP_RMEM: u32 = 131_072;
 /// TCP's SO_SNDBUF by default (net.ipv4.tcp_wmem).
@@ -157,7 +176,7 @@ impl Options {
             busy_poll: 0,
             busy_budget: 8,
             peek_off: -1,
-            incoming_cpu: 0,
+            incoming_cpu: -1,
             pacing: u64::MAX,
             timestamping: 0,
             preferences: 0,
@@ -239,25 +258,103 @@ pub mod flag {
         RCVPRIORITY = 56 "SO_RCVPRIORITY.";
         RCVMARK = 57 "SO_RCVMARK.";
         ISOLATE6 = 58 "IPV6_ROUTER_ALERT_ISOLATE.";
+        UDP_GRO = 59 "UDP_GRO.";
     }
     /// What a new socket has on.
     pub const DEFAULT: u64 = MULTICAST_LOOP | MULTICAST_ALL | MULTICAST_LOOP6 | MULTICAST_ALL6 | AUTOFLOW6;
 }
 
+impl Options {
+    /// Turns a flag on or off.
+    pub fn set_flag(&mut self, flag: u64, on: bool) -> Result<()> {
+        if on {
+            self.on |= flag;
+        } else {
+            self.on &= !flag;
+        }
+        Ok(())
+    }
+}
+
+/// Writes an int, cut to the room there is.
+fn int(out: &mut [u8], v: i32) -> Result<usize> {
+    bytes(out, &v.to_ne_bytes())
+}
+
+/// Writes bytes, cut to the room there is.
+fn bytes(out: &mut [u8], v: &[u8]) -> Result<usize> {
+    let n = v.len().min(out.len());
+    out[..n].copy_from_slice(&v[..n]);
+    Ok(n)
+}
+
+/// Writes an int as IPPROTO_IP does: one byte where there is no room for an int and the value fits.
+fn octet(out: &mut [u8], v: i32) -> Result<usize> {
+    if (1..4).contains(&out.len()) && (0..=255).contains(&v) { bytes(&mut out[..1], &[v as u8]) } else { int(out, v) }
+}
+
+/// Is a TCP socket listening?
+fn listens(cx: &Cx<'_>, s: &Held) -> bool {
+    super::port::is_listening(cx, s.id())
+}
+
+/// The interface a connected socket's packets leave by; ENOTCONN.
+fn peer_device(cx: &Cx<'_>, s: &Held) -> Result<u32> {
+    let peer = match s.kind() {
+        Kind::Tcp => tcp::peer(cx, s),
+        _ => dgram::peer(cx, s),
+    }
+    .map_err(|_| Errno::ENOTCONN)?;
+    Ok(iface::of_addr(cx, peer.ip).map_or(iface::ETH, |_| iface::LO))
+}
+
 /// getsockopt(2): writes at most `out.len()` bytes of the value; the bytes written. All levels; TCP's own come from [`super::tcp::getsockopt`].
-pub fn get(_cx: &Cx<'_>, _s: &Held, _level: i32, _name: i32, _out: &mut [u8]) -> Result<usize> {
-    Err(Errno::ENOPROTOOPT)
+pub fn get(cx: &Cx<'_>, s: &Held, level: i32, name: i32, out: &mut [u8]) -> Result<usize> {
+    let kind = s.kind();
+    let icmp = i32::from(s.protocol.load(Relaxed));
+    match level {
+        _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
+        libc::SOL_SOCKET => socket::get(cx, s, name, out),
+        libc::IPPROTO_TCP if kind == Kind::Tcp => tcp::getsockopt(cx, s, name, out),
+        libc::IPPROTO_UDP if kind == Kind::Udp => ip::get_udp(cx, s, name, out),
+        libc::IPPROTO_IP => ip::get(cx, s, name, out),
+        libc::IPPROTO_IPV6 => ip6::get(cx, s, name, out),
+        // SOL_RAW; ICMP_FILTER.
+        255 if kind == Kind::Raw && !s.is_v6() => match (name, icmp) {
+            (1, libc::IPPROTO_ICMP) => ip::get_filter(cx, s, out),
+            (1, _) => Err(Errno::EOPNOTSUPP),
+            _ => Err(Errno::ENOPROTOOPT),
+        },
+        255 if kind == Kind::Raw && name == 7 => ip6::get(cx, s, name, out),
+        libc::IPPROTO_ICMPV6 if kind == Kind::Raw && s.is_v6() && icmp == libc::IPPROTO_ICMPV6 && name == 1 => ip::get_filter(cx, s, out),
+        _ if s.is_v6() => Err(Errno::ENOPROTOOPT),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
 }
+
 /// setsockopt(2).
-pub fn set(_cx: &Cx<'_>, _s: &Held, _level: i32, _name: i32, _value: &[u8]) -> Result<()> {
-    Err(Errno::ENOPROTOOPT)
-}
-/// ioctl(2) on a virtual socket; `arg` is what the pointer shows (read and written). The front end knows the size by request
-/// ([`ioctl_size`]). ENOTTY for what sockets do not know.
-pub fn ioctl(_cx: &Cx<'_>, _s: &Held, _request: u64, _arg: &mut [u8]) -> Result<usize> {
-    Err(Errno::ENOTTY)
-}
-/// Bytes behind the pointer of an ioctl(2) request on a socket; 0 if it is not one we know.
-pub fn ioctl_size(_request: u64) -> usize {
-    0
+pub fn set(cx: &Cx<'_>, s: &Held, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    let kind = s.kind();
+    let icmp = i32::from(s.protocol.load(Relaxed));
+    match level {
+        _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
+        libc::SOL_SOCKET => socket::set(cx, s, name, value),
+        libc::IPPROTO_TCP if kind == Kind::Tcp => return tcp::setsockopt(cx, s, name, value),
+        libc::IPPROTO_UDP if kind == Kind::Udp => ip::set_udp(cx, s, name, value),
+        libc::IPPROTO_IP => ip::set(cx, s, name, value),
+        libc::IPPROTO_IPV6 => ip6::set(cx, s, name, value),
+        255 if kind == Kind::Raw && !s.is_v6() => match (name, icmp) {
+            (1, libc::IPPROTO_ICMP) => ip::set_filter(cx, s, value),
+            (1, _) => Err(Errno::EOPNOTSUPP),
+            _ => Err(Errno::ENOPROTOOPT),
+        },
+        255 if kind == Kind::Raw && name == 7 => ip6::set(cx, s, name, value),
+        libc::IPPROTO_ICMPV6 if kind == Kind::Raw && s.is_v6() && icmp == libc::IPPROTO_ICMPV6 && name == 1 => ip::set_filter(cx, s, value),
+        _ => Err(Errno::ENOPROTOOPT),
+    }?;
+    match kind {
+        Kind::Tcp => tcp::option_changed(cx, s),
+        _ => dgram::option_changed(cx, s),
+    }
+    Ok(())
 }

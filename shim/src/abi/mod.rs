@@ -9,6 +9,7 @@ pub(crate) mod ifaddr;
 pub(crate) mod io;
 pub(crate) mod linger;
 pub(crate) mod msg;
+pub(crate) mod name;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod signal;
@@ -25,6 +26,7 @@ pub(crate) static FAMILIES: &[&[Row]] = &[
     fd::ROWS,
     host::ROWS,
     ifaddr::ROWS,
+    name::ROWS,
     process::ROWS,
     signal::ROWS,
     syscall::ROWS,

@@ -287,3 +287,68 @@ fn take_due(cx: &Cx<'_>, into: &mut [u32; BATCH]) -> usize {
     t.next.store(word(next), SeqCst);
     n
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{MS, SEC};
+    use crate::testing::{World, now};
+
+    fn place(cx: &Cx<'_>, n: u32) -> u32 {
+        cx.inst.net.timer.wheels.lock(cx.me).links[n as usize].place
+    }
+
+    #[test]
+    fn fires_late_by_a_tick_at_most_and_never_early() {
+        let w = World::new(1);
+        let start = now();
+        for (i, after) in [0, 7 * MS, 50 * MS, SEC, 4 * SEC, 5 * SEC, 100 * SEC, 7000 * SEC, 20_000 * SEC].into_iter().enumerate() {
+            w.hosts[0].call(|cx| arm(cx, Owner::Flow(i as u32 + 1), start + after));
+        }
+        // Nothing is there to be ticked: what counts is when each leaves the wheels.
+        for (i, after) in [0, 7 * MS, 50 * MS, SEC, 4 * SEC, 5 * SEC, 100 * SEC, 7000 * SEC, 20_000 * SEC].into_iter().enumerate() {
+            let due = |cx: &Cx<'_>| cx.inst.net.timer.nodes[i + 1].due.load(SeqCst);
+            let left = (start + after).saturating_sub(now() + 1);
+            w.advance(left);
+            if after > 0 {
+                assert_ne!(w.hosts[0].call(due), 0, "timer {i} was early");
+            }
+            w.advance(3 * MS);
+            assert_eq!(w.hosts[0].call(due), 0, "timer {i} was late");
+        }
+        assert_eq!(w.hosts[0].call(next), NEVER);
+    }
+
+    #[test]
+    fn moves_and_disarms() {
+        let w = World::new(1);
+        let h = &w.hosts[0];
+        let at = now();
+        h.call(|cx| arm(cx, Owner::Flow(7), at + SEC));
+        let first = h.call(|cx| place(cx, 7));
+        // Later: stays where it is until it comes up.
+        h.call(|cx| arm(cx, Owner::Flow(7), at + 2 * SEC));
+        assert_eq!(h.call(|cx| place(cx, 7)), first);
+        w.advance(SEC + 10 * MS);
+        assert_ne!(h.call(|cx| place(cx, 7)), first);
+        // Earlier: moves at once.
+        h.call(|cx| arm(cx, Owner::Flow(7), at + SEC + 50 * MS));
+        assert!(h.call(next) <= at + SEC + 53 * MS);
+        h.call(|cx| arm(cx, Owner::Flow(7), NEVER));
+        w.advance(10 * SEC);
+        assert_eq!(h.call(|cx| place(cx, 7)), 0);
+        assert_eq!(h.call(next), NEVER);
+    }
+
+    #[test]
+    fn many_at_one_moment() {
+        let w = World::new(1);
+        let h = &w.hosts[0];
+        let at = now() + SEC;
+        for n in 1..=1000 {
+            h.call(|cx| arm(cx, Owner::Flow(n), at));
+        }
+        w.advance(SEC + 3 * MS);
+        assert!((1..=1000).all(|n| h.call(|cx| place(cx, n)) == 0));
+    }
+}

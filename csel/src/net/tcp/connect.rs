@@ -23,7 +23,11 @@ pub(super) fn bind(cx: &Cx<'_>, s: &Held, at: &Endpoint) -> Result<()> {
     if s.is_v6() && v6only && ip.is_v4() {
         return Err(Errno::EINVAL);
     }
-    if !ip.is_unspecified() && (ip.is_multicast() || ip == Ip::BROADCAST || !cx.facts().is_local(ip)) {
+    if ip.is_multicast() && !ip.is_v4() {
+        return Err(Errno::EINVAL);
+    }
+    // Linux lets even a stream be bound to a group or to everybody (inet_addr_valid_or_nonlocal).
+    if !ip.is_unspecified() && !group(ip) && !cx.facts().is_local(ip) {
         return Err(Errno::EADDRNOTAVAIL);
     }
     let (_, _, mut i) = flow::must(cx, s)?;
@@ -34,6 +38,11 @@ pub(super) fn bind(cx: &Cx<'_>, s: &Held, at: &Endpoint) -> Result<()> {
     i.local = Endpoint::new(ip, port).with_scope(at.scope);
     i.bound = true;
     Ok(())
+}
+
+/// An address of several hosts?
+fn group(ip: Ip) -> bool {
+    ip.is_multicast() || ip == Ip::BROADCAST
 }
 
 /// The address a connection to `dst` comes from, if nobody says.
@@ -104,7 +113,7 @@ fn begin(cx: &Cx<'_>, n: u32, s: &Held, i: &mut Inner, to: &Endpoint) -> Result<
     if s.is_v6() && to.ip.is_v4() && s.options.lock(cx.me).v6only {
         return Err(Errno::ENETUNREACH);
     }
-    let from = if i.local.ip.is_unspecified() { source(cx, to.ip)? } else { i.local.ip };
+    let from = if i.local.ip.is_unspecified() || group(i.local.ip) { source(cx, to.ip)? } else { i.local.ip };
     if from.is_v4() != to.ip.is_v4() {
         return Err(if from.is_v4() { Errno::ENETUNREACH } else { Errno::EINVAL });
     }
@@ -112,9 +121,8 @@ fn begin(cx: &Cx<'_>, n: u32, s: &Held, i: &mut Inner, to: &Endpoint) -> Result<
     if hop.port == tx::Hop::FLOOD {
         return Err(Errno::ENETUNREACH);
     }
-    if let Some(e) = s.take_error() {
-        return Err(e);
-    }
+    // What went wrong before is forgotten (tcp_connect_init).
+    s.take_error();
     i.tuple = Tuple { local: Endpoint::new(from, i.local.port), remote: to };
     if i.local.port == 0 {
         // Another thread may be told the same port: the connection table has the last word.

@@ -23,9 +23,12 @@ fn number(phase: Phase, state: State) -> u8 {
     }
 }
 
+/// Bytes of struct tcp_info as of Linux 6.18; what comes after `tcpi_rehash` is about ECN and timeouts, and zero.
+const SIZE: usize = 280;
+
 /// struct tcp_info of linux/tcp.h.
-pub(super) fn tcp_info(cx: &Cx<'_>, i: &mut Inner, n: u32) -> [u8; 248] {
-    let mut out = [0u8; 248];
+pub(super) fn tcp_info(cx: &Cx<'_>, i: &mut Inner, n: u32) -> [u8; SIZE] {
+    let mut out = [0u8; SIZE];
     let look = i.look();
     let m = &i.meter;
     let now = cx.now();

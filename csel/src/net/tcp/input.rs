@@ -39,6 +39,9 @@ pub(super) fn input(cx: &Cx<'_>, p: &Packet<'_>) {
         return bump(&cx.inst.stats.ip_in_errors);
     };
     bump(&cx.inst.stats.tcp_in_segs);
+    if !wire::is_whole(p.src, p.dst, p.payload) {
+        return bump(&cx.inst.stats.ip_in_errors);
+    }
     let port = |i: usize| u16::from_be_bytes([p.payload[i], p.payload[i + 1]]);
     let t = Tuple { local: Endpoint::new(p.dst, port(2)), remote: Endpoint::new(p.src, port(0)) };
     let w = demux::words(&t);

@@ -180,9 +180,8 @@ fn opened(i: &Inner, rq: usize) -> bool {
 
 /// There is nothing to read: why?
 fn nothing(s: &Held, i: &Inner, skip: usize) -> Result<usize> {
-    // What has come before the error or the end is read first.
-    let fin = i.fin && s.error.load(Relaxed) == 0;
-    if fin {
+    // A reader past the end does not take the error away (SOCK_DONE).
+    if i.fin {
         return Ok(0);
     }
     if let Some(e) = pending(s, skip) {

@@ -72,7 +72,7 @@ impl<'a> So<'a> {
         self.h.call(|cx| setsockopt(cx, self.held(), name, &v.to_ne_bytes()))
     }
     fn info(&self, at: usize) -> u32 {
-        let mut out = [0; 248];
+        let mut out = [0; 280];
         self.h.call(|cx| getsockopt(cx, self.held(), libc::TCP_INFO, &mut out)).expect("TCP_INFO");
         u32::from_ne_bytes([out[at], out[at + 1], out[at + 2], out[at + 3]])
     }
@@ -537,4 +537,57 @@ fn idle_connections_give_their_pages_back() {
         drop(cx);
     }
     transfer(&w, &s, &c, &pattern(100_000));
+}
+
+#[test]
+fn a_bad_link_loses_nothing() {
+    for (drop, seed) in [(10_000, 1), (50_000, 2)] {
+        let w = World::with(2, |_, c| {
+            c.impair.drop_ppm = drop;
+            c.impair.dup_ppm = 20_000;
+            c.impair.reorder_ppm = 20_000;
+            c.impair.corrupt_ppm = 10_000;
+            c.impair.seed = seed;
+        });
+        let (l, at) = listener(&w.hosts[1], ip(&w.hosts[1], false), 8);
+        let c = So::new(&w.hosts[0], false);
+        assert_eq!(c.connect(at), Err(Errno::EINPROGRESS));
+        w.advance(10 * SEC);
+        let s = l.accept().expect("accept");
+        transfer(&w, &c, &s, &pattern(16 << 20));
+        transfer(&w, &s, &c, &pattern(3 << 20));
+        // Small segments too.
+        for n in 0..200u32 {
+            transfer(&w, &c, &s, &n.to_ne_bytes());
+        }
+        c.close();
+        w.advance(10 * SEC);
+        assert_eq!(s.recv(1).as_deref(), Ok(&b""[..]));
+    }
+}
+
+#[test]
+fn ten_thousand_connections() {
+    let w = World::new(2);
+    let (l, at) = listener(&w.hosts[1], ip(&w.hosts[1], false), 4096);
+    let mut all = Vec::new();
+    for n in 0..10_000u32 {
+        let c = So::new(&w.hosts[0], false);
+        assert_eq!(c.connect(at), Err(Errno::EINPROGRESS));
+        w.run();
+        let s = l.accept().expect("accept");
+        c.send(&n.to_ne_bytes()).expect("send");
+        all.push((c, s));
+    }
+    w.run();
+    for (n, (c, s)) in all.iter().enumerate() {
+        assert_eq!(s.recv(9).as_deref(), Ok(&(n as u32).to_ne_bytes()[..]));
+        s.send(b"ok").expect("send");
+        w.run();
+        assert_eq!(c.recv(9).as_deref(), Ok(&b"ok"[..]));
+    }
+    w.advance(2 * SEC);
+    drop(all);
+    w.advance(SEC);
+    assert_eq!(flows(&w.hosts[0]), 0);
 }

@@ -15,6 +15,7 @@ use crate::net::link::tx::{Frame, Hop, Refused, reserve};
 use crate::stats::bump;
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
+use smoltcp::wire::TcpPacket;
 
 /// What smoltcp sees of the world during one call.
 pub(super) struct Port<'a, 'c> {
@@ -80,6 +81,7 @@ impl<'a, 'c> Port<'a, 'c> {
             ip[at + 14..at + 16].copy_from_slice(&s.window.to_be_bytes());
         }
         mark(ip, v4, self.tos);
+        sum_up(self.cx, ip, at);
         let again = self.meter.sent(&s, self.cx.now());
         self.sent += 1;
         let stats = &self.cx.inst.stats;
@@ -107,6 +109,31 @@ fn mark(ip: &mut [u8], v4: bool, tos: u8) {
         ip[0] = 0x60 | tos >> 4;
         ip[1] = ip[1] & 0x0f | tos << 4;
     }
+}
+
+/// The pseudo-header's addresses of an IP packet.
+fn ends(ip: &[u8]) -> (smoltcp::wire::IpAddress, smoltcp::wire::IpAddress) {
+    let at = |from: usize, len: usize| {
+        let mut a = Ip::ANY4.0;
+        a[16 - len..].copy_from_slice(&ip[from..from + len]);
+        Ip(a).wire()
+    };
+    if ip[0] >> 4 == 4 { (at(12, 4), at(16, 4)) } else { (at(8, 16), at(24, 16)) }
+}
+
+/// On a link that spoils frames on purpose a segment has a checksum; else zero stands for "none", as in UDP: memory does not flip bits.
+#[inline]
+fn sum_up(cx: &Cx<'_>, ip: &mut [u8], at: usize) {
+    if cx.config().impair.corrupt_ppm != 0 {
+        let (src, dst) = ends(ip);
+        TcpPacket::new_unchecked(&mut ip[at..]).fill_checksum(&src, &dst);
+    }
+}
+
+/// Is the segment as it was sent, as far as it says?
+#[inline]
+pub(super) fn is_whole(src: Ip, dst: Ip, tcp: &[u8]) -> bool {
+    tcp[16..18] == [0, 0] || TcpPacket::new_unchecked(tcp).verify_checksum(&src.wire(), &dst.wire())
 }
 
 /// What smoltcp knows of a link of `mtu`.
@@ -222,6 +249,7 @@ pub(super) fn emit(cx: &Cx<'_>, hop: &Hop, t: &Tuple, s: &Segment, ttl: u8, tos:
     tcp[13] = s.flags;
     tcp[14..16].copy_from_slice(&s.window.to_be_bytes());
     mark(ip, v4, tos);
+    sum_up(cx, ip, at);
     frame.commit(cx);
     bump(&cx.inst.stats.tcp_out_segs);
     if s.has(RST) {

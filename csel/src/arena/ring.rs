@@ -14,7 +14,7 @@
 //! **Failure.** A writer killed inside the lock has changed nothing that counts (`tail` moves last): the next writer takes the lock over. A
 //! writer killed between reserve and commit leaves a `RESERVED` record: the reader asks whether the tid lives and skips it. Every word is
 //! hostile: it is read once, checked, and whatever makes no sense makes the reader give up what is in the ring ([`Peek::Bad`]), no more. A
-//! writer waits for the lock 50 ms at most, then says "full". The frame itself is handed out as a slice of shared memory: a peer that changes it
+//! writer waits for the lock 20 ms at most, then says "full". The frame itself is handed out as a slice of shared memory: a peer that changes it
 //! meanwhile can make the parser give up, as any frame can.
 #![allow(unsafe_code)]
 
@@ -34,6 +34,17 @@ const RESERVED: u32 = 0x5e5e_0001;
 const COMMITTED: u32 = 0x5e5e_0002;
 const ABANDONED: u32 = 0x5e5e_0003;
 const PAD: u32 = 0x5e5e_0004;
+
+/// How long a writer waits for the lock, in nanoseconds.
+const PATIENCE: u64 = 20_000_000;
+/// A thread id has 22 bits (PID_MAX_LIMIT).
+const TID: u32 = (1 << 22) - 1;
+
+/// What a writer puts in the lock: its tid, and ten bits that garbage has wrong.
+#[inline]
+const fn sealed(tid: u32) -> u32 {
+    tid & TID | tid.wrapping_mul(0x9e37_79b1) >> 22 << 22
+}
 
 /// What the writers share.
 #[repr(C, align(64))]
@@ -184,22 +195,25 @@ impl<const N: usize> Ring<N> {
 
     #[inline]
     fn lock(&self, tid: u32) -> bool {
-        self.writers.lock.compare_exchange(0, tid, Acquire, Relaxed).is_ok() || self.lock_slow(tid)
+        let mine = sealed(tid);
+        self.writers.lock.compare_exchange(0, mine, Acquire, Relaxed).is_ok() || self.lock_slow(mine)
     }
 
     #[cold]
-    fn lock_slow(&self, tid: u32) -> bool {
+    fn lock_slow(&self, mine: u32) -> bool {
         let word = &self.writers.lock;
         for _ in 0..300 {
-            if word.load(Relaxed) == 0 && word.compare_exchange(0, tid, Acquire, Relaxed).is_ok() {
+            if word.load(Relaxed) == 0 && word.compare_exchange(0, mine, Acquire, Relaxed).is_ok() {
                 return true;
             }
             core::hint::spin_loop();
         }
-        let give_up = gate::clock_gettime(libc::CLOCK_MONOTONIC) + 50_000_000;
+        let give_up = gate::clock_gettime(libc::CLOCK_MONOTONIC) + PATIENCE;
         loop {
             let owner = word.load(Relaxed);
-            if (owner == 0 || owner == tid || !gate::thread_exists(owner)) && word.compare_exchange(owner, tid, Acquire, Relaxed).is_ok() {
+            let tid = owner & TID;
+            let free = owner == 0 || owner == mine || owner != sealed(tid) || !gate::thread_exists(tid);
+            if free && word.compare_exchange(owner, mine, Acquire, Relaxed).is_ok() {
                 return true;
             }
             if gate::clock_gettime(libc::CLOCK_MONOTONIC) > give_up {
@@ -228,10 +242,10 @@ impl<const N: usize> Ring<N> {
         tail != head && self.header(Self::offset(head, self.writers.base.load(Relaxed))).state.load(Acquire) != RESERVED
     }
 
-    /// Is there any record for the reader at `head`, even one being written?
+    /// Has the reader at `head` anything to do: any record, even one being written, or a published head that is not what it said?
     #[inline]
     pub fn holds(&self, head: u64) -> bool {
-        self.writers.tail.load(Acquire) != head
+        self.writers.tail.load(Acquire) != head || self.reader.head.load(Relaxed) != head
     }
 
     /// What is at the reader's `head`; pads and abandoned records are skipped. Only the one reader may call this.
@@ -242,6 +256,9 @@ impl<const N: usize> Ring<N> {
             let tail = self.writers.tail.load(Acquire);
             let there = tail.wrapping_sub(pos);
             if there == 0 {
+                if self.reader.head.load(Relaxed) != pos {
+                    self.reader.head.store(pos, Release);
+                }
                 return Peek::Empty;
             }
             let offset = Self::offset(pos, self.writers.base.load(Relaxed));

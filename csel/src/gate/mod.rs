@@ -58,9 +58,9 @@ pub fn gettid() -> u32 {
     plain(libc::SYS_gettid, [0; 6]).unwrap_or(0) as u32
 }
 
-/// `tkill(tid, 0)`: is there a thread of that number?
+/// `tkill(tid, 0)`: is there a thread of that number? (Numbers that no thread can have, PID_MAX_LIMIT and above, may come from a hostile segment.)
 pub fn thread_exists(tid: u32) -> bool {
-    plain(libc::SYS_tkill, [tid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH)
+    tid != 0 && tid < 4 << 20 && plain(libc::SYS_tkill, [tid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH)
 }
 
 /// `kill(pid, 0)`: is there a process of that number?

@@ -223,7 +223,7 @@ fn a_dead_writer_holds_up_nobody() {
     let (a, b) = (&w.hosts[0], &w.hosts[1]);
     let p = &a.env.seg.ports[usize::from(port(b))];
     let life = p.life.load(Relaxed);
-    core::mem::forget(p.ring.reserve(1 << 29, 500, life));
+    core::mem::forget(p.ring.reserve((1 << 22) - 1, 500, life));
     send(a, v4(b), 100, 1).unwrap();
     w.run();
     assert_eq!(frames_in(b), 1);

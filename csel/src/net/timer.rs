@@ -232,7 +232,7 @@ fn fire_all(cx: &Cx<'_>) -> bool {
             match Owner::of(node as usize) {
                 Owner::Flow(f) => super::tcp::tick(cx, f),
                 Owner::Dgram => super::dgram::tick(cx),
-                Owner::Link => super::link::settle(cx),
+                Owner::Link => super::link::tick(cx),
             }
         }
         any |= n > 0;

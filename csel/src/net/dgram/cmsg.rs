@@ -73,16 +73,8 @@ fn one(said: &mut Said, level: i32, kind: i32, b: &[u8], v6: bool) -> Result<()>
     let bad = Err(Errno::EINVAL);
     match (level, kind) {
         // __sock_cmsg_send: a mark and a priority mean nothing here; SCM_RIGHTS and SCM_CREDENTIALS are ignored off AF_UNIX.
-        (libc::SOL_SOCKET, libc::SO_MARK | libc::SO_PRIORITY | libc::SO_TIMESTAMPING | 65) => {
-            if b.len() != 4 {
-                return bad;
-            }
-        }
-        (libc::SOL_SOCKET, libc::SCM_TXTIME) => {
-            if b.len() != 8 {
-                return bad;
-            }
-        }
+        (libc::SOL_SOCKET, libc::SO_MARK | libc::SO_PRIORITY | libc::SO_TIMESTAMPING | 65) if b.len() == 4 => {}
+        (libc::SOL_SOCKET, libc::SCM_TXTIME) if b.len() == 8 => {}
         (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => {}
         (libc::SOL_SOCKET, _) => return bad,
         (libc::IPPROTO_UDP, libc::UDP_SEGMENT) => match b.try_into() {

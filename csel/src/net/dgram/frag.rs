@@ -90,7 +90,7 @@ impl Buffer {
     /// Puts a piece in. `None`: the packet is spoilt. Otherwise: is it whole?
     fn put(&mut self, p: &Piece<'_>) -> Option<bool> {
         let end = p.offset + p.data.len();
-        if end > 65535 || p.more && p.data.len() % 8 != 0 || p.data.is_empty() {
+        if end > 65535 || p.more && !p.data.len().is_multiple_of(8) || p.data.is_empty() {
             return None;
         }
         if !p.more {

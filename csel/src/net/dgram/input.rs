@@ -55,9 +55,7 @@ fn packet(cx: &Cx<'_>, ip: &[u8], loopback: bool, fragment: u16) {
 fn ifindex(cx: &Cx<'_>, p: &Packet<'_>) -> u32 {
     if !p.loopback {
         iface::ETH
-    } else if p.src.is_loopback() || p.dst.is_loopback() {
-        iface::LO
-    } else if p.dst.is_v4() && !p.dst.is_multicast() && !iface::is_broadcast(cx, p.dst) {
+    } else if p.src.is_loopback() || p.dst.is_loopback() || p.dst.is_v4() && !p.dst.is_multicast() && !iface::is_broadcast(cx, p.dst) {
         iface::LO
     } else {
         iface::ETH

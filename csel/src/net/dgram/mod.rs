@@ -234,14 +234,14 @@ pub fn open(cx: &Cx<'_>, s: &Held) -> Result<()> {
     b.errors.reset();
     b.queue.reset();
     s.body.store(id.0, Release);
-    if s.kind() == Kind::Raw {
-        if let Err(e) = cx.inst.net.dgram.raws.add(cx, id.0) {
-            s.body.store(0, Release);
-            b.sock = 0;
-            drop(b);
-            cx.inst.net.dgram.bodies.free(id);
-            return Err(e);
-        }
+    if s.kind() == Kind::Raw
+        && let Err(e) = cx.inst.net.dgram.raws.add(cx, id.0)
+    {
+        s.body.store(0, Release);
+        b.sock = 0;
+        drop(b);
+        cx.inst.net.dgram.bodies.free(id);
+        return Err(e);
     }
     b.publish(cx, s, 0);
     Ok(())

@@ -143,8 +143,8 @@ impl Queue {
         let len = data.len();
         let cost = charge(len);
         let room = len.next_multiple_of(8);
-        let full = self.charged > limit || (self.charged + cost > limit && self.charged > limit);
-        if full || self.count as usize == SLOTS || self.used as usize + room > RING {
+        // __udp_enqueue_schedule_skb: what is there may fill the buffer; one more may overflow it.
+        if self.charged > limit || self.count as usize == SLOTS || self.used as usize + room > RING {
             self.drops = self.drops.wrapping_add(1);
             return false;
         }

@@ -2,8 +2,8 @@
 //!
 //! # Theory of operation
 //! **Purpose.** Queue lengths, flags, owners, and netdevice(7)'s questions about interfaces.
-//! **How it works.** [`size`] says how many bytes lie behind the pointer; [`ioctl`] works on those bytes. SIOCGIFCONF has a pointer inside, so the front
-//! end asks [`ifconf`] for the list and copies it itself.
+//! **How it works.** [`size`] says how many bytes lie behind the pointer; [`ioctl`] works on those bytes. SIOCGIFCONF has a pointer inside: the front
+//! end answers it from [`iface`].
 //! **Limits.** Interfaces and routes cannot be changed: EPERM. **Locks.** None. **Failure.** ENOTTY for what sockets do not know; ENODEV.
 //! **See also.** netdevice(7), tcp(7), udp(7).
 use crate::call::Kind;
@@ -54,7 +54,11 @@ pub fn ioctl(cx: &Cx<'_>, s: &Held, request: u64, arg: &mut [u8]) -> Result<usiz
     }
     let given = arg.get(..4).map_or(0, |b| i32::from_ne_bytes(b.try_into().unwrap_or_default()));
     let flag = |bit: i32| {
-        if given != 0 { s.flags.fetch_or(bit as u32, AcqRel) } else { s.flags.fetch_and(!bit as u32, AcqRel) };
+        if given != 0 {
+            s.flags.fetch_or(bit as u32, AcqRel)
+        } else {
+            s.flags.fetch_and(!bit as u32, AcqRel)
+        };
         Ok(0)
     };
     let socket = !matches!(s.kind(), Kind::Epoll | Kind::None);
@@ -172,22 +176,4 @@ fn interface(cx: &Cx<'_>, request: u64, arg: &mut [u8]) -> Result<usize> {
         _ => return Err(Errno::EPERM),
     }
     Ok(0)
-}
-
-/// SIOCGIFCONF: struct ifreq for each interface with an IPv4 address, as many as fit whole; the bytes written. With no room: the bytes needed.
-pub fn ifconf(cx: &Cx<'_>, out: Option<&mut [u8]>) -> usize {
-    let mut at = 0;
-    let mut out = out;
-    for i in iface::all(cx) {
-        for p in i.addrs(cx).iter().filter(|p| p.ip.is_v4()) {
-            if let Some(out) = &mut out {
-                let Some(entry) = out.get_mut(at..at + IFREQ) else { return at };
-                entry.fill(0);
-                entry[..i.name.len()].copy_from_slice(i.name.as_bytes());
-                sockaddr(&mut entry[16..], p.ip);
-            }
-            at += IFREQ;
-        }
-    }
-    at
 }

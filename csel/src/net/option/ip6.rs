@@ -83,14 +83,32 @@ pub(super) fn get(cx: &Cx<'_>, s: &Held, name: i32, out: &mut [u8]) -> Result<us
             i32::from(s.family.load(Relaxed))
         }
         libc::IPV6_V6ONLY => i32::from(s.bits.load(Relaxed) & bits::V6ONLY != 0),
-        libc::IPV6_UNICAST_HOPS => if o.hops < 0 { 64 } else { i32::from(o.hops) },
-        libc::IPV6_MULTICAST_HOPS => if o.multicast_hops < 0 { 1 } else { i32::from(o.multicast_hops) },
+        libc::IPV6_UNICAST_HOPS => {
+            if o.hops < 0 {
+                64
+            } else {
+                i32::from(o.hops)
+            }
+        }
+        libc::IPV6_MULTICAST_HOPS => {
+            if o.multicast_hops < 0 {
+                1
+            } else {
+                i32::from(o.multicast_hops)
+            }
+        }
         libc::IPV6_MULTICAST_IF => o.multicast_if6 as i32,
         libc::IPV6_MTU_DISCOVER => i32::from(o.mtu_discover6),
         libc::IPV6_TCLASS => i32::from(o.tclass),
         MINHOPCOUNT => i32::from(o.min_hops),
         UNICAST_IF => o.unicast_if6.to_be() as i32,
-        ADDR_PREFERENCES => if o.preferences == 0 { PREFERENCES } else { o.preferences as i32 },
+        ADDR_PREFERENCES => {
+            if o.preferences == 0 {
+                PREFERENCES
+            } else {
+                o.preferences as i32
+            }
+        }
         CHECKSUM if raw => o.checksum,
         MTU => {
             let device = super::peer_device(cx, s)?;
@@ -170,7 +188,11 @@ pub(super) fn set(cx: &Cx<'_>, s: &Held, name: i32, value: &[u8]) -> Result<()> 
             if bound {
                 return bad;
             }
-            if v != 0 { s.bits.fetch_or(bits::V6ONLY, Relaxed) } else { s.bits.fetch_and(!bits::V6ONLY, Relaxed) };
+            if v != 0 {
+                s.bits.fetch_or(bits::V6ONLY, Relaxed)
+            } else {
+                s.bits.fetch_and(!bits::V6ONLY, Relaxed)
+            };
             s.options.lock(cx.me).v6only = v != 0;
             return Ok(());
         }

@@ -20,7 +20,7 @@ mod ip;
 mod ip6;
 mod socket;
 
-pub use ioctl::{ifconf, ioctl, size as ioctl_size};
+pub use ioctl::{ioctl, size as ioctl_size};
 
 /// What [`crate::fd::Sock::bits`] says: options that other sockets' calls look at (see [`super::port`]).
 pub mod bits {

@@ -232,8 +232,9 @@ fn device(cx: &Cx<'_>, index: i32) -> Result<u32> {
 /// setsockopt(2) of SOL_SOCKET.
 pub(super) fn set(cx: &Cx<'_>, s: &Held, name: i32, value: &[u8]) -> Result<()> {
     if name == libc::SO_BINDTODEVICE {
-        let len = value.iter().take(libc::IFNAMSIZ - 1).position(|b| *b == 0).unwrap_or(value.len().min(libc::IFNAMSIZ - 1));
-        let index = if len == 0 { 0 } else { iface::by_name(cx, &value[..len]).ok_or(Errno::ENODEV)?.index };
+        let name = &value[..value.len().min(libc::IFNAMSIZ - 1)];
+        let none = name.first().is_none_or(|b| *b == 0);
+        let index = if none { 0 } else { iface::by_name(cx, name).ok_or(Errno::ENODEV)?.index };
         s.options.lock(cx.me).device = index;
         return Ok(());
     }
@@ -321,7 +322,7 @@ pub(super) fn set(cx: &Cx<'_>, s: &Held, name: i32, value: &[u8]) -> Result<()> 
         so::TIMESTAMP_NEW => o.timestamp = if on { 5 } else { 0 },
         so::TIMESTAMPNS_NEW => o.timestamp = if on { 6 } else { 0 },
         libc::SO_TIMESTAMPING | so::TIMESTAMPING_NEW => {
-            if v < 0 || v >= 1 << 19 {
+            if !(0..1 << 19).contains(&v) {
                 return Err(Errno::EINVAL);
             }
             o.timestamping = v as u32;

@@ -46,7 +46,7 @@ pub(crate) fn is_private(fd: c_int) -> bool {
 /// Registers a private descriptor, moved to a high number (close-on-exec); its number from now on.
 #[allow(dead_code)]
 pub(crate) fn adopt(fd: c_int) -> c_int {
-    let high = match gate::fcntl(fd, libc::F_DUPFD_CLOEXEC, 900).or_else(|_| gate::fcntl(fd, libc::F_DUPFD_CLOEXEC, 200)) {
+    let high = match gate::fcntl(fd, libc::F_DUPFD_CLOEXEC, 960).or_else(|_| gate::fcntl(fd, libc::F_DUPFD_CLOEXEC, 200)) {
         Ok(n) => {
             let _ = gate::close(fd);
             n as c_int

@@ -30,7 +30,7 @@ pub fn kind_of(family: i32, ty: i32, protocol: i32) -> core::result::Result<Kind
         (libc::SOCK_RAW, 0) => Err(Some(Errno::EPROTONOSUPPORT)),
         (libc::SOCK_RAW, _) => Ok(Kind::Raw),
         (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => Err(Some(Errno::EPROTONOSUPPORT)),
-        (1..=10, _) => Err(Some(Errno::ESOCKTNOSUPPORT)),
+        (0..=10, _) => Err(Some(Errno::ESOCKTNOSUPPORT)),
         _ => Err(Some(Errno::EINVAL)),
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn ask<R>(fd: c_int, f: impl FnOnce(&Cx<'_>, &Held) -> Result<R>) -> 
 }
 
 /// Families that the kernel has and that would lead out of the instance.
-fn refused(domain: c_int, ty: c_int, protocol: c_int) -> Option<Errno> {
+fn refused(domain: c_int, protocol: c_int) -> Option<Errno> {
     match domain {
         // rtnetlink and friends tell of the host's network. uevents and audit are no network.
         libc::AF_NETLINK
@@ -36,13 +36,9 @@ fn refused(domain: c_int, ty: c_int, protocol: c_int) -> Option<Errno> {
         {
             Some(Errno::EAFNOSUPPORT)
         }
-        // packet(7): without CAP_NET_RAW.
-        libc::AF_PACKET => Some(Errno::EPERM),
-        libc::AF_VSOCK | 44 => Some(Errno::EAFNOSUPPORT),
-        _ => {
-            let _ = ty;
-            None
-        }
+        // packet(7) sees the host's frames; vsock(7) and XDP (44) lead out as well.
+        libc::AF_PACKET | libc::AF_VSOCK | 44 => Some(Errno::EAFNOSUPPORT),
+        _ => None,
     }
 }
 
@@ -61,17 +57,39 @@ fn open(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int> {
     .flatten()
 }
 
+/// A shadow made in advance; closed if it was not needed.
+struct Spare(c_int);
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if self.0 >= 0 {
+            let _ = csel_core::gate::close(self.0);
+        }
+    }
+}
+
 fn accept_on(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> Result<usize> {
     let mut op = core_socket::Accept::default();
     let mut peer = None;
-    let new = wait::run(fd, true, |cx, s, timed_out| match op.step(cx, s, flags, timed_out) {
-        Err(out) => out,
-        Ok((held, from)) => {
-            if s.family.load(Relaxed) != held.family.load(Relaxed) {
-                held.family.store(s.family.load(Relaxed), Relaxed);
+    let ty = libc::SOCK_STREAM | (flags & libc::SOCK_CLOEXEC);
+    // The descriptor comes first, as in Linux: with none left the connection stays in the queue.
+    let mut spare = Spare(-1);
+    let new = wait::run(fd, true, |cx, s, timed_out| {
+        csel_core::net::progress(cx);
+        if spare.0 < 0 && s.ready.load(Relaxed) & libc::EPOLLIN as u32 != 0 {
+            match shadow::make(ty) {
+                Ok(fd) => spare.0 = fd,
+                Err(e) => return e.into(),
             }
-            peer = Some(core_socket::emit(&held, &from));
-            shadow::attach(cx, held, libc::SOCK_STREAM | (flags & libc::SOCK_CLOEXEC)).map(|fd| fd as usize).into()
+        }
+        match op.step(cx, s, flags, timed_out) {
+            Err(out) => out,
+            Ok((held, from)) => {
+                peer = Some(core_socket::emit(&held, &from));
+                let fd = core::mem::replace(&mut spare.0, -1);
+                let fd = if fd >= 0 { shadow::adopt(cx, held, fd).map(|()| fd) } else { shadow::attach(cx, held, ty) };
+                fd.map(|fd| fd as usize).into()
+            }
         }
     })?;
     if let Some((bytes, n)) = peer
@@ -136,7 +154,7 @@ interpose! {
             unsafe { real::socket(domain, ty, protocol) }
         } else if domain == libc::AF_INET || domain == libc::AF_INET6 {
             open(domain, ty, protocol).into_c()
-        } else if let Some(e) = refused(domain, ty, protocol) {
+        } else if let Some(e) = refused(domain, protocol) {
             if let Some(env) = crate::enter::env() {
                 stats::bump(&env.inst.stats.calls_refused);
             }

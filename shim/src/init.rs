@@ -325,6 +325,12 @@ fn open_segment(inst: &Instance, dir: &Path) -> Result<&'static Segment> {
 pub(crate) fn check_descriptors() {
     let _ = enter::with_cx(|cx| {
         let table = cx.inst.procs.get(cx.proc);
+        // First what is there, so that a socket whose number changed is not let go of for a moment.
+        crate::exec::each_descriptor(|fd| {
+            if !table.is_virtual(fd) && !fdguard::is_private(fd) {
+                shadow::heal(cx, fd);
+            }
+        });
         let high = table.high.load(Acquire);
         for fd in 0..high as c_int {
             if !table.is_virtual(fd) {
@@ -339,10 +345,5 @@ pub(crate) fn check_descriptors() {
                 table.clear(cx, fd);
             }
         }
-        crate::exec::each_descriptor(|fd| {
-            if !table.is_virtual(fd) && !fdguard::is_private(fd) {
-                shadow::heal(cx, fd);
-            }
-        });
     });
 }

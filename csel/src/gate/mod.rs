@@ -58,14 +58,25 @@ pub fn gettid() -> u32 {
     plain(libc::SYS_gettid, [0; 6]).unwrap_or(0) as u32
 }
 
-/// `tkill(tid, 0)`: is there a thread of that number? (Numbers that no thread can have, PID_MAX_LIMIT and above, may come from a hostile segment.)
+/// `tkill(tid, 0)`: is there a thread of that number? One that has ended and whose process nobody has waited for is none.
 pub fn thread_exists(tid: u32) -> bool {
-    tid != 0 && tid < 4 << 20 && plain(libc::SYS_tkill, [tid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH)
+    plain(libc::SYS_tkill, [tid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH) && !is_zombie(tid)
 }
 
-/// `kill(pid, 0)`: is there a process of that number?
+/// `kill(pid, 0)`: is there a process of that number? One that has ended and that nobody has waited for is none.
 pub fn process_exists(pid: u32) -> bool {
-    plain(libc::SYS_kill, [pid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH)
+    plain(libc::SYS_kill, [pid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH) && !is_zombie(pid)
+}
+
+/// Has the process ended (its pidfd is readable)? No for a thread that leads no process.
+fn is_zombie(pid: u32) -> bool {
+    let Ok(fd) = plain(libc::SYS_pidfd_open, [pid as usize, 0, 0, 0, 0, 0]) else { return false };
+    let mut p = libc::pollfd { fd: fd as i32, events: libc::POLLIN, revents: 0 };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one pollfd and a timeout that live; no mask.
+    let n = unsafe { syscall(libc::SYS_ppoll, [&raw mut p as usize, 1, &raw const now as usize, 0, 8, 0]) };
+    let _ = close(fd as i32);
+    n == Ok(1)
 }
 
 /// `kill(2)`.

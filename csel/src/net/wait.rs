@@ -19,7 +19,8 @@
 //! ```
 //! *Spinning.* Before it sleeps a thread may spin, one per instance, with the seat empty so that nobody pays for ringing. It does so only if recent
 //! waits were shorter than `spin_us`, there is a second CPU, and it yields its own CPU after the first microseconds: if the peer is queued
-//! behind us there, it runs at once. One wait that was too long stops spinning until waits are short again by themselves.
+//! behind us there, it runs at once. Waits that were too long stop spinning, but every [`PROBE`]th wait
+//! tries again: sleeping itself may be what makes them long.
 //! *Kernel sleepers.* A thread that waits for kernel descriptors too sleeps in ppoll(2) and is rung by its bell ([`crate::gate::bell`]).
 //! **Limits.** [`SLOTS`] sleeping threads; one more naps for a millisecond at a time. **Locks.** None of its own.
 //! **Failure.** A thread that dies in its sleep is found by the keeper ([`bury`]). A ring that cannot cross network namespaces rings the keeper.
@@ -37,6 +38,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 
 /// Threads of an instance that can sleep at once.
 pub const SLOTS: usize = 1024;
+/// While waits are long, every so many waits spin all the same.
+const PROBE: u32 = 16;
 /// The keeper's slot.
 pub const KEEPER: u32 = 1;
 
@@ -163,6 +166,8 @@ pub struct State {
     spinner: AtomicU32,
     /// How long recent waits took, nanoseconds, smoothed.
     recent: AtomicU32,
+    /// Waits that did not spin because recent ones were long.
+    slept: AtomicU32,
     /// CPUs we may run on; 0: not asked yet.
     cpus: AtomicU32,
     /// The keeper sleeps until somebody rings it.
@@ -230,7 +235,11 @@ impl State {
     /// May a thread spin, how long? 0: no.
     fn budget(&self, cx: &Cx<'_>) -> Nanos {
         let spin = Nanos::from(cx.config().spin_us) * 1000;
-        if spin == 0 || Nanos::from(self.recent.load(Relaxed)) > spin {
+        if spin == 0 {
+            return 0;
+        }
+        // Sleeping may be what makes waits long (a wake-up across CPUs costs more than a spin): try again now and then.
+        if Nanos::from(self.recent.load(Relaxed)) > spin && !self.slept.fetch_add(1, Relaxed).is_multiple_of(PROBE) {
             return 0;
         }
         let mut cpus = self.cpus.load(Relaxed);
@@ -542,7 +551,9 @@ impl Waiting {
                 let budget = st.budget(cx);
                 if budget > 0 && self.spin(cx, now, (now + budget).min(deadline)) {
                     stats::bump(&cx.inst.stats.waits_spun);
-                    st.learn(cx, cx.fresh_now().saturating_sub(self.begun));
+                    // A spin that found something is worth more than the history of sleeps.
+                    let took = cx.fresh_now().saturating_sub(self.begun);
+                    st.recent.store(took.min(Nanos::from(u32::MAX)) as u32, Relaxed);
                     self.answered = true;
                     return Step::Ready;
                 }

@@ -32,22 +32,22 @@ fn fcntl(fd: &Fd, cmd: i32, arg: i32) -> crate::sys::R {
 
 fn dup_errors() {
     sys!(libc::dup(-1)).fails(EBADF);
-    sys!(libc::dup(901)).fails(EBADF);
+    sys!(libc::dup(777)).fails(EBADF);
 }
 
 fn dup2_errors() {
     let (c, _s) = pair(Net::V4);
-    sys!(libc::dup2(901, 5)).fails(EBADF);
+    sys!(libc::dup2(777, 5)).fails(EBADF);
     sys!(libc::dup2(c.raw(), -1)).fails(EBADF);
     sys!(libc::dup2(c.raw(), 10_000_000)).fails(EBADF);
-    sys!(libc::dup2(901, 901)).fails(EBADF);
+    sys!(libc::dup2(777, 777)).fails(EBADF);
 }
 
 fn dup3_errors() {
     let (c, _s) = pair(Net::V4);
     sys!(libc::dup3(c.raw(), c.raw(), 0)).fails(EINVAL);
     sys!(libc::dup3(c.raw(), 50, 1)).fails(EINVAL);
-    sys!(libc::dup3(901, 50, 0)).fails(EBADF);
+    sys!(libc::dup3(777, 50, 0)).fails(EBADF);
 }
 
 fn dup_shares(net: Net) {
@@ -159,8 +159,8 @@ fn dupfd_errors(net: Net) {
 
 fn fcntl_bad_fd() {
     sys!(libc::fcntl(-1, F_GETFL)).fails(EBADF);
-    sys!(libc::fcntl(901, F_GETFD)).fails(EBADF);
-    sys!(libc::fcntl(901, F_SETFL, 0)).fails(EBADF);
+    sys!(libc::fcntl(777, F_GETFD)).fails(EBADF);
+    sys!(libc::fcntl(777, F_SETFL, 0)).fails(EBADF);
 }
 
 fn getfd_setfd(net: Net) {
@@ -238,7 +238,7 @@ fn fstat_bad_fd() {
     // SAFETY: all-zero is a valid stat.
     let mut st: libc::stat = unsafe { mem::zeroed() };
     sys!(libc::fstat(-1, &raw mut st)).fails(EBADF);
-    sys!(libc::fstat(901, &raw mut st)).fails(EBADF);
+    sys!(libc::fstat(777, &raw mut st)).fails(EBADF);
 }
 
 fn fstat_is_socket(net: Net) {

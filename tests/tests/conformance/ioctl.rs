@@ -25,7 +25,7 @@ cases! {
 fn bad_fd() {
     let mut v = 0;
     sys!(libc::ioctl(-1, FIONREAD, &raw mut v)).fails(libc::EBADF);
-    sys!(libc::ioctl(901, FIONBIO, &raw mut v)).fails(libc::EBADF);
+    sys!(libc::ioctl(777, FIONBIO, &raw mut v)).fails(libc::EBADF);
 }
 
 fn fionread_tcp(net: Net) {

@@ -22,8 +22,8 @@ fn call(nr: libc::c_long, a: [usize; 6]) -> R {
 
 fn syscall_errors() {
     call(libc::SYS_socket, [999, 1, 0, 0, 0, 0]).fails(libc::EAFNOSUPPORT);
-    call(libc::SYS_recvfrom, [901, 0, 0, 0, 0, 0]).fails(libc::EBADF);
-    call(libc::SYS_shutdown, [901, 0, 0, 0, 0, 0]).fails(libc::EBADF);
+    call(libc::SYS_recvfrom, [777, 0, 0, 0, 0, 0]).fails(libc::EBADF);
+    call(libc::SYS_shutdown, [777, 0, 0, 0, 0, 0]).fails(libc::EBADF);
 }
 
 fn syscall_socket(net: Net) {

@@ -42,10 +42,10 @@ fn splice(from: &Fd, to: &Fd, n: usize, flags: u32) -> R {
 fn bad_fds() {
     let (c, _s) = pair(Net::V4);
     let f = file(b"x");
-    sys!(libc::sendfile(901, f.raw(), std::ptr::null_mut(), 1)).fails(EBADF);
-    sys!(libc::sendfile(c.raw(), 901, std::ptr::null_mut(), 1)).fails(EBADF);
-    sys!(libc::splice(901, std::ptr::null_mut(), c.raw(), std::ptr::null_mut(), 1, 0)).fails(EBADF);
-    sys!(libc::splice(c.raw(), std::ptr::null_mut(), 901, std::ptr::null_mut(), 1, 0)).fails(EBADF);
+    sys!(libc::sendfile(777, f.raw(), std::ptr::null_mut(), 1)).fails(EBADF);
+    sys!(libc::sendfile(c.raw(), 777, std::ptr::null_mut(), 1)).fails(EBADF);
+    sys!(libc::splice(777, std::ptr::null_mut(), c.raw(), std::ptr::null_mut(), 1, 0)).fails(EBADF);
+    sys!(libc::splice(c.raw(), std::ptr::null_mut(), 777, std::ptr::null_mut(), 1, 0)).fails(EBADF);
 }
 
 fn sendfile_whole(net: Net) {

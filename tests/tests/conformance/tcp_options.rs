@@ -26,7 +26,7 @@ fn bad_fd() {
     let mut v = 0i32;
     let mut len: libc::socklen_t = 4;
     sys!(libc::getsockopt(-1, SOL_SOCKET, libc::SO_TYPE, (&raw mut v).cast(), &raw mut len)).fails(libc::EBADF);
-    sys!(libc::setsockopt(901, SOL_SOCKET, libc::SO_KEEPALIVE, (&raw const v).cast(), 4)).fails(libc::EBADF);
+    sys!(libc::setsockopt(777, SOL_SOCKET, libc::SO_KEEPALIVE, (&raw const v).cast(), 4)).fails(libc::EBADF);
 }
 
 fn not_a_socket() {

@@ -115,6 +115,21 @@ pub(crate) fn pieces_in<'a>(iov: *const iovec, count: usize, too_many: Errno) ->
     Ok(unsafe { IoIn::from_raw(core::slice::from_raw_parts(iov, count)) })
 }
 
+/// Can all of the pieces be read? Looks at each page once.
+pub(crate) fn readable(v: &[IoIn<'_>]) -> bool {
+    v.iter().all(|p| {
+        let (base, len) = p.place();
+        let mut at = 0;
+        while at < len {
+            if get(base.wrapping_add(at)).is_err() {
+                return false;
+            }
+            at = (base as usize + at + 4096 & !4095) - base as usize;
+        }
+        true
+    })
+}
+
 /// An application's array as rooms to fill.
 pub(crate) fn pieces_out<'a>(iov: *const iovec, count: usize, too_many: Errno) -> Result<&'a mut [IoOut<'a>]> {
     check(iov, count, too_many)?;

@@ -198,10 +198,10 @@ pub(crate) fn run(fd: c_int, exclusive: bool, mut step: impl FnMut(&Cx<'_>, &Hel
     }
 }
 
-/// A call's end, when a pointer may have been bad: bytes moved before that count.
+/// A call's end, when a pointer may have been bad: bytes moved before that count (the mark stays for datagrams, which cannot be cut).
 #[cold]
 fn finished(t: &Thread, out: Outcome) -> Result<usize> {
-    let faulted = t.faulted.replace(false);
+    let faulted = t.faulted.get();
     match out {
         Outcome::Done(0) | Outcome::Wait(_) if faulted => Err(Errno::EFAULT),
         Outcome::Done(n) => Ok(n),

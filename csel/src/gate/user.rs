@@ -130,6 +130,10 @@ impl<'a> IoIn<'a> {
         // SAFETY: repr(transparent) over iovec.
         unsafe { core::slice::from_raw_parts(v.as_ptr().cast(), v.len()) }
     }
+    /// Where it is and how long.
+    pub fn place(&self) -> (*const u8, usize) {
+        (self.0.iov_base.cast::<u8>().cast_const(), self.0.iov_len)
+    }
     /// The bytes.
     pub fn bytes(&self) -> &'a [u8] {
         if self.0.iov_len == 0 || self.0.iov_base.is_null() {

@@ -41,6 +41,10 @@ fn destination(s: &Held, to: &[u8], flags: c_int) -> Result<Option<Endpoint>> {
     if af == libc::AF_INET && !v4 && s.kind() == Kind::Udp {
         return Endpoint::parse(libc::AF_INET as u16, to).map(Some);
     }
+    if af != libc::AF_INET6 && !v4 && s.kind() == Kind::Udp {
+        // udpv6_sendmsg says EINVAL where udp_sendmsg says EAFNOSUPPORT.
+        return Err(Errno::EINVAL);
+    }
     Endpoint::parse(family, to).map(Some)
 }
 
@@ -58,6 +62,10 @@ pub(crate) fn send_pieces(fd: c_int, data: &[IoIn<'_>], flags: c_int, to: &[u8],
     let mut stream = false;
     let r = wait::run(fd, false, |cx, s, timed_out| {
         stream = s.kind() == Kind::Tcp;
+        if !stream && !user::readable(data) {
+            // All or nothing: a datagram is not begun with a bad pointer in it.
+            return Errno::EFAULT.into();
+        }
         match destination(s, to, flags) {
             Ok(to) => op.step(cx, s, data, &SendMsg { flags, to, control }, timed_out),
             Err(e) => e.into(),
@@ -83,14 +91,18 @@ pub(crate) struct Got {
 /// recvmsg(2) with everything in hand.
 pub(crate) fn recv_pieces(fd: c_int, room: &mut [IoOut<'_>], flags: c_int, control: &mut [u8], got: &mut Got) -> Result<usize> {
     let mut op = Recv::default();
-    wait::run(fd, true, |cx, s, timed_out| {
+    let mut stream = false;
+    let r = wait::run(fd, true, |cx, s, timed_out| {
+        stream = s.kind() == Kind::Tcp;
         let mut msg = RecvMsg { flags, out_flags: 0, from: None, control: &mut *control, control_len: 0 };
         let out = op.step(cx, s, room, &mut msg, timed_out);
         got.flags = msg.out_flags;
         got.from = msg.from.map(|at| core_socket::emit(s, &at));
         got.control = msg.control_len;
         out
-    })
+    });
+    // What a stream has moved before the bad pointer counts; a datagram is gone, as in Linux.
+    if !stream && thread().faulted.replace(false) { Err(Errno::EFAULT) } else { r }
 }
 
 fn send_one(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, to: &[u8]) -> Result<usize> {

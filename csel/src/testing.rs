@@ -13,6 +13,7 @@ use crate::net::link::segment::Segment;
 use crate::net::timer;
 use crate::sync::Me;
 use core::cell::Cell;
+use std::boxed::Box;
 use std::vec::Vec;
 
 std::thread_local! {
@@ -77,7 +78,7 @@ impl World {
                 config.name = crate::config::Name::new(&std::format!("h{i}")).unwrap_or_else(|e| panic!("{e:?}"));
                 set(i, &mut config);
                 let inst = found::anonymous().unwrap_or_else(|e| panic!("an arena: {e}"));
-                match found::found(inst, || join::plug(seg, -1, &config, &config.name, None)) {
+                match found::found(inst, || join::plug(seg, -1, &config, &config.name, None).map_err(Box::new)) {
                     Founded::New => inst.net.link.begin(seg, inst.facts.get().port),
                     other => panic!("founding: {other:?}"),
                 }

@@ -269,12 +269,12 @@ fn begin() -> Result<()> {
     let mut joined = None;
     let (config, dir, program) = kept();
     let came = found::found(inst, || {
-        let j = join::join(dir, config, program)?;
+        let j = join::join(dir, config, program).map_err(Box::new)?;
         inst.net.link.begin(j.seg, j.facts.port);
         inst.header.uid.store(gate::file::geteuid(), Relaxed);
         let facts = j.facts;
         joined = Some((j.seg, j.fd));
-        Ok::<_, JoinError>(facts)
+        Ok::<_, Box<JoinError>>(facts)
     });
     let seg = match came {
         Founded::New => {

@@ -7,7 +7,7 @@ use std::string::String;
 use std::vec::Vec;
 
 fn with(env: &'static str, text: &str) -> Result<Config, ConfigError> {
-    Config::from_env(|e| (e == env).then(|| text.as_bytes()))
+    Config::from_env(|e| (e == env).then_some(text.as_bytes()))
 }
 
 #[test]

@@ -14,7 +14,7 @@ use libc::c_int;
 #[inline]
 pub(crate) fn linger(fd: c_int) {
     let waits = with_cx(|cx| {
-        let Some(held) = proc().and_then(|p| p.get(cx.inst, fd)) else { return None };
+        let held = proc().and_then(|p| p.get(cx.inst, fd))?;
         // The table's reference and ours: the last descriptor.
         let last = held.refs.load(Relaxed) == 2;
         let time = if last && held.kind() == Kind::Tcp { held.options.lock(cx.me).linger } else { -1 };

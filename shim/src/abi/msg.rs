@@ -25,7 +25,7 @@ fn send_message(fd: c_int, msg: *const msghdr, flags: c_int) -> Result<usize> {
         Some(Address::get(m.msg_name.cast(), m.msg_namelen.min(ADDR_MAX as u32))?)
     };
     let mut control = [0; CONTROL];
-    let n = if m.msg_control.is_null() { 0 } else { m.msg_controllen as usize };
+    let n = if m.msg_control.is_null() { 0 } else { m.msg_controllen };
     if n > CONTROL {
         return Err(Errno::ENOBUFS);
     }
@@ -40,7 +40,7 @@ fn recv_message(fd: c_int, msg: *mut msghdr, flags: c_int) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     let mut control = [0; CONTROL];
-    let space = if m.msg_control.is_null() { 0 } else { (m.msg_controllen as usize).min(CONTROL) };
+    let space = if m.msg_control.is_null() { 0 } else { (m.msg_controllen).min(CONTROL) };
     let mut got = Got::default();
     let n = recv_pieces(fd, room, flags, &mut control[..space], &mut got)?;
     if !m.msg_name.is_null() {
@@ -165,7 +165,7 @@ interpose! {
             // SAFETY: as the application passed it.
             unsafe {
                 let n = real::recvmsg(fd, msg, flags);
-                if n >= 0 && (*msg).msg_controllen as usize >= size_of::<libc::cmsghdr>() {
+                if n >= 0 && (*msg).msg_controllen >= size_of::<libc::cmsghdr>() {
                     received(msg);
                 }
                 n
@@ -191,7 +191,7 @@ interpose! {
                 let got = real::recvmmsg(fd, msgs, n, flags, timeout);
                 for i in 0..got.max(0) as usize {
                     let hdr = &raw const (*msgs.add(i)).msg_hdr;
-                    if (*hdr).msg_controllen as usize >= size_of::<libc::cmsghdr>() {
+                    if (*hdr).msg_controllen >= size_of::<libc::cmsghdr>() {
                         received(hdr);
                     }
                 }

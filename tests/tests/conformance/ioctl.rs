@@ -282,7 +282,7 @@ fn ifconf(fd: &Fd, room: &mut [u8]) -> usize {
 fn ifconf_lists_lo() {
     let mut room = [0u8; 4096];
     let n = ifconf(&Net::V4.udp(), &mut room);
-    assert!(n > 0 && n % 40 == 0, "{n}");
+    assert!(n > 0 && n.is_multiple_of(40), "{n}");
     let lo = room[..n].chunks(40).find(|r| &r[..3] == b"lo\0").expect("lo");
     assert_eq!(lo[20..24], [127, 0, 0, 1]);
 }

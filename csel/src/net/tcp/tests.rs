@@ -36,7 +36,7 @@ impl<'a> So<'a> {
     fn connect(&self, to: Endpoint) -> Result<()> {
         self.h.call(|cx| connect(cx, self.held(), &to))
     }
-    fn accept(&self) -> Result<So<'a>> {
+    fn accept(&self) -> Result<Self> {
         let (s, _) = self.h.call(|cx| accept(cx, self.held()))?;
         s.flags.fetch_or(libc::O_NONBLOCK as u32, Relaxed);
         Ok(So { h: self.h, s: Some(s) })

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 use crate::cases;
-use crate::net::{LIMIT, listener, pair, pattern, put_all, quiet, sleep, take, take_all, take_to_end, until, wait, wait_in, wait_out};
+use crate::net::{listener, pair, pattern, put_all, quiet, sleep, take, take_all, take_to_end, until, wait, wait_in, wait_out};
 use crate::sys::{Fd, Net, sys};
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, POLLIN, POLLOUT, SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET};
 

@@ -144,9 +144,9 @@ impl<'a> Talker<'a> {
     fn new(h: &'a Host) -> Self {
         let (udp, listener) = (nonblocking(h, libc::SOCK_DGRAM), nonblocking(h, libc::SOCK_STREAM));
         for s in [&udp, &listener] {
-            let _ = h.call(|cx| socket::bind(cx, s, &sockaddr(Ip::ANY4, 7)[..16]));
+            h.call(|cx| socket::bind(cx, s, &sockaddr(Ip::ANY4, 7)[..16])).unwrap();
         }
-        let _ = h.call(|cx| socket::listen(cx, &listener, 16));
+        h.call(|cx| socket::listen(cx, &listener, 16)).unwrap();
         Self { h, udp, listener, streams: Vec::new() }
     }
 

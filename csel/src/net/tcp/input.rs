@@ -169,9 +169,15 @@ fn judge(cx: &Cx<'_>, i: &mut Inner, look: &Look, s: &Segment) -> Verdict {
         };
     }
     let old = m.rcv_nxt.wrapping_sub(s.seq);
+    let scale = if m.rcv_scale == 255 || m.snd_scale == 255 { 0 } else { m.snd_scale };
+    let news = before(m.snd_una, s.ack) || u32::from(s.window) << scale != m.snd_wnd;
+    let closing = matches!(look.state, State::FinWait1 | State::Closing | State::LastAck);
+    if s.len == 0 && !s.has(FIN) && !news && old == 0 && look.sq == 0 && closing {
+        // The engine's bug: three of these while only our FIN is out start its fast retransmission, which stops the timer and finds nothing to
+        // send, so that a FIN that was lost (or came before its data, which it drops) is never sent again.
+        return Verdict::Drop;
+    }
     if s.len == 0 && !s.has(FIN) && old != 0 && old < 1 << 31 {
-        let scale = if m.rcv_scale == 255 || m.snd_scale == 255 { 0 } else { m.snd_scale };
-        let news = before(m.snd_una, s.ack) || u32::from(s.window) << scale != m.snd_wnd;
         // A sequence number that is one too low is a keep-alive, and wants an answer, unless it says something.
         return if old == 1 && !news { Verdict::Take } else { Verdict::TakeAs(m.rcv_nxt) };
     }

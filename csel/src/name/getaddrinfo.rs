@@ -178,9 +178,7 @@ pub fn getaddrinfo<W: World>(
     }
     if let Some(text) = service.filter(|s| !s.is_empty())
         && has(libc::AI_NUMERICSERV)
-        // A number too large is no name: glibc looks it up all the same.
-        && numeric::port(text).is_none()
-        && !text.iter().all(u8::is_ascii_digit)
+        && numeric::service(text).is_none()
     {
         return Err(Eai::NoName);
     }
@@ -245,6 +243,10 @@ fn numeric_node<W: World>(zone: &Zone<'_, W>, text: &[u8], hints: &Hints, answer
             _ => IpAddr::V4(v4),
         }
     } else if text.contains(&b':') {
+        if hints.family == libc::AF_INET && numeric::ipv6_of_v6_only(text) {
+            // Whatever its scope is.
+            return Err(Eai::AddrFamily);
+        }
         let Some((v6, scope)) = numeric::ipv6(text, |name| zone.world.if_index(name)) else { return Ok(false) };
         answer.scope = scope;
         match (hints.family, v6.to_ipv4_mapped()) {

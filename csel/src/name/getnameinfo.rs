@@ -33,7 +33,7 @@ pub fn getnameinfo<W: World>(
     if flags & !KNOWN_FLAGS != 0 {
         return Err(Eai::BadFlags);
     }
-    if !want_host && !want_service {
+    if !want_host && !want_service && flags & libc::NI_NAMEREQD != 0 {
         return Err(Eai::NoName);
     }
     let mut out = NameInfo { host: HostName::EMPTY, service: Str::EMPTY };

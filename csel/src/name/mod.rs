@@ -92,11 +92,11 @@ pub struct Zone<'a, W: World> {
     pub world: &'a W,
 }
 
-/// The instance's addresses in the form a [`Zone`] takes.
+/// The instance's addresses in the form a [`Zone`] takes. Its link-local one is no answer to a name: it needs a scope.
 #[must_use]
 pub fn own_addrs(facts: &crate::instance::Facts) -> List<Cidr, { crate::instance::ADDRS }> {
     let mut out = List::empty(Cidr::UNSPECIFIED);
-    for prefix in facts.addrs() {
+    for prefix in facts.addrs().iter().filter(|p| !p.ip.is_link_local6()) {
         let _ = out.push(Cidr { addr: prefix.ip.wire().into(), len: prefix.len });
     }
     out

@@ -61,15 +61,22 @@ pub fn ipv6(text: &[u8], if_index: impl Fn(&[u8]) -> Option<u32>) -> Option<(Ipv
     Some((addr, core::str::from_utf8(scope).ok()?.parse().ok()?))
 }
 
+/// Is it an IPv6 address, with or without a scope of whatever kind, that is no IPv4 one in disguise?
+#[must_use]
+pub fn ipv6_of_v6_only(text: &[u8]) -> bool {
+    let bare = text.split(|b| *b == b'%').next().unwrap_or(text);
+    core::str::from_utf8(bare).ok().and_then(|t| Ipv6Addr::from_str(t).ok()).is_some_and(|a| a.to_ipv4_mapped().is_none())
+}
+
 /// Whether a scope's name belongs to the address: unicast and multicast of the link.
 #[must_use]
 pub fn link_local(addr: Ipv6Addr) -> bool {
     addr.is_unicast_link_local() || (addr.is_multicast() && addr.octets()[1] & 0xf == 2)
 }
 
-/// A service that is a number, read as glibc does: strtoul(3) into an int. `None`: not a number.
+/// A service that is a number, read as glibc does: strtoul(3) into an int, whose low half is the port. `None`: not a number at all.
 #[must_use]
-pub fn port(text: &[u8]) -> Option<u16> {
+pub fn service(text: &[u8]) -> Option<i32> {
     let rest = &text[text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count()..];
     let (negative, digits) = match rest {
         [b'-', d @ ..] => (true, d),
@@ -80,7 +87,12 @@ pub fn port(text: &[u8]) -> Option<u16> {
         return None;
     }
     let n = digits.iter().try_fold(0u64, |n, b| n.checked_mul(10)?.checked_add(u64::from(b - b'0')));
-    // Overflow is ULONG_MAX; the int that is kept must not be negative, and its low half is the port.
-    let n = n.map_or(u64::MAX, |n| if negative { n.wrapping_neg() } else { n }) as i32;
-    (n >= 0).then_some(n as u16)
+    // Overflow is ULONG_MAX.
+    Some(n.map_or(u64::MAX, |n| if negative { n.wrapping_neg() } else { n }) as i32)
+}
+
+/// The port of a service that is a number. `None`: no number, or a negative int, which glibc takes for a name.
+#[must_use]
+pub fn port(text: &[u8]) -> Option<u16> {
+    service(text).filter(|n| *n >= 0).map(|n| n as u16)
 }

@@ -146,14 +146,14 @@ impl Body {
     }
     /// Puts a received datagram into the queue.
     #[inline]
-    pub fn enqueue(&mut self, cx: &Cx<'_>, s: &Sock, head: &queue::Head, data: &queue::Data<'_>) -> bool {
+    pub fn enqueue(&mut self, cx: &Cx<'_>, s: &Sock, head: &queue::Head, data: &queue::Data<'_>) -> Result<bool> {
         let stamp = if self.opt.timestamp != 0 || self.stamps { crate::gate::clock_gettime(libc::CLOCK_REALTIME) } else { 0 };
-        if self.queue.push(&queue::Head { stamp, ..*head }, data, self.opt.rcvbuf) {
+        if self.queue.push(&queue::Head { stamp, ..*head }, data, self.opt.rcvbuf)? {
             self.publish(cx, s, libc::EPOLLIN | libc::EPOLLRDNORM);
-            true
+            Ok(true)
         } else {
             crate::stats::bump(&cx.inst.stats.udp_rcvbuf_errors);
-            false
+            Ok(false)
         }
     }
     /// An error about something it sent: SO_ERROR, and the error queue if it wants that.
@@ -411,6 +411,14 @@ pub fn recv(cx: &Cx<'_>, s: &Held, room: &mut [IoOut<'_>], msg: &mut RecvMsg<'_>
     };
     let whole = head.len as usize - skip;
     let n = b.queue.read(&head, skip, room);
+    if n < whole && n < total_out(room) {
+        // A bad pointer: the datagram is gone all the same (udp_recvmsg).
+        if !peek {
+            b.queue.pop();
+            b.publish(cx, s, 0);
+        }
+        return Err(Errno::EFAULT);
+    }
     if n < whole {
         msg.out_flags |= libc::MSG_TRUNC;
     }

@@ -180,7 +180,7 @@ pub fn send(cx: &Cx<'_>, ip: &Ipv, data: &Data<'_>, how: Sum, hop: &Hop) -> Resu
     } else {
         header6(b, ip, data.len(), ip.proto);
     }
-    data.copy(0, &mut b[head..]);
+    data.copy(0, &mut b[head..])?;
     fill(how, ip.src, ip.dst, ip.proto, &mut b[head..]);
     commit(cx, ip, frame);
     Ok(())
@@ -199,7 +199,8 @@ fn sum_of(data: &Data<'_>, start: u32) -> u16 {
     let mut chunk = [0; 512];
     while at < data.len() {
         let n = (data.len() - at).min(chunk.len());
-        data.copy(at, &mut chunk[..n]);
+        // A bad pointer is found again when the bytes are sent.
+        let _ = data.copy(at, &mut chunk[..n]);
         acc = sum(acc, &chunk[..n]);
         acc = (acc & 0xffff) + (acc >> 16);
         at += n;
@@ -236,7 +237,7 @@ fn fragments(cx: &Cx<'_>, ip: &Ipv, data: &Data<'_>, how: Sum, hop: &Hop) -> Res
             b[42..44].copy_from_slice(&(at as u16 | u16::from(more)).to_be_bytes());
             b[44..48].copy_from_slice(&id.to_be_bytes());
         }
-        data.copy(at, &mut b[head..]);
+        data.copy(at, &mut b[head..])?;
         if let Some((field, c)) = patch
             && at == 0
             && field + 2 <= n

@@ -32,7 +32,9 @@ pub fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], msg: &SendMsg<'_>) -> Resu
         return Err(Errno::EOPNOTSUPP);
     }
     let mut head = [0; 8];
-    gather(data, 0, &mut head);
+    if gather(data, 0, &mut head) < head.len() {
+        return Err(Errno::EFAULT);
+    }
     if head[0] != (if b.v6 { 128 } else { 8 }) || head[1] != 0 {
         return Err(Errno::EINVAL);
     }
@@ -63,7 +65,7 @@ pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32) {
     if let Some((s, mut b)) = of(cx, id)
         && b.v6 != p.dst.is_v4()
     {
-        b.enqueue(cx, s, &head, &Data::Bytes(p.payload));
+        let _ = b.enqueue(cx, s, &head, &Data::Bytes(p.payload));
     }
 }
 

@@ -10,6 +10,7 @@
 //! **Failure.** What does not fit is dropped and counted, as Linux does.
 //! **See also.** udp(7), ip(7) IP_RECVERR, socket(7) SO_RCVBUF.
 use crate::arena::Shared;
+use crate::errno::{Errno, Result};
 use crate::gate::user::{IoIn, IoOut, gather, scatter};
 use crate::net::addr::{Endpoint, Ip};
 
@@ -47,20 +48,23 @@ impl Data<'_> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Copies bytes from `from` on; `to` must not ask for more than there are.
+    /// Copies bytes from `from` on; `to` must not ask for more than there are. EFAULT: an application's pointer was bad.
     #[inline]
-    pub fn copy(&self, from: usize, to: &mut [u8]) {
-        match self {
-            Self::Bytes(b) => to.copy_from_slice(&b[from..from + to.len()]),
-            Self::Pieces(p, skip, _) => {
-                gather(p, skip + from, to);
+    pub fn copy(&self, from: usize, to: &mut [u8]) -> Result<()> {
+        let whole = match self {
+            Self::Bytes(b) => {
+                to.copy_from_slice(&b[from..from + to.len()]);
+                true
             }
+            Self::Pieces(p, skip, _) => gather(p, skip + from, to) == to.len(),
             Self::Headed(h, p, skip, _) => {
                 let head = h.len().saturating_sub(from).min(to.len());
                 to[..head].copy_from_slice(&h[from.min(h.len())..][..head]);
-                gather(p, skip + (from + head - h.len()), &mut to[head..]);
+                let rest = &mut to[head..];
+                gather(p, skip + (from + head - h.len()), rest) == rest.len()
             }
-        }
+        };
+        if whole { Ok(()) } else { Err(Errno::EFAULT) }
     }
 }
 
@@ -137,16 +141,16 @@ impl Queue {
     pub fn charged(&self) -> u32 {
         self.charged
     }
-    /// Puts a datagram at the end; false if it does not fit into `limit` (SO_RCVBUF).
+    /// Puts a datagram at the end; false if it does not fit into `limit` (SO_RCVBUF). EFAULT: its bytes cannot be read.
     #[inline]
-    pub fn push(&mut self, head: &Head, data: &Data<'_>, limit: u32) -> bool {
+    pub fn push(&mut self, head: &Head, data: &Data<'_>, limit: u32) -> Result<bool> {
         let len = data.len();
         let cost = charge(len);
         let room = len.next_multiple_of(8);
         // __udp_enqueue_schedule_skb: what is there may fill the buffer; one more may overflow it.
         if self.charged > limit || self.count as usize == SLOTS || self.used as usize + room > RING {
             self.drops = self.drops.wrapping_add(1);
-            return false;
+            return Ok(false);
         }
         if self.count == 0 {
             self.first = 0;
@@ -155,9 +159,9 @@ impl Queue {
         }
         let at = self.at as usize;
         let whole = len.min(RING - at);
-        data.copy(0, &mut self.ring[at..at + whole]);
+        data.copy(0, &mut self.ring[at..at + whole])?;
         if whole < len {
-            data.copy(whole, &mut self.ring[..len - whole]);
+            data.copy(whole, &mut self.ring[..len - whole])?;
         }
         let slot = (self.first + self.count) as usize % SLOTS;
         self.heads[slot] = Head { len: len as u32, at: self.at, ..*head };
@@ -166,7 +170,7 @@ impl Queue {
         self.high = self.high.max((at + room).min(RING) as u32);
         self.charged += cost;
         self.count += 1;
-        true
+        Ok(true)
     }
     /// The next datagram.
     #[inline]

@@ -122,7 +122,7 @@ pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32) -> bool {
             src.scope = ifindex;
         }
         let head = Head { src, dst: Endpoint::new(p.dst, 0), ifindex, ttl: p.ttl, tos: p.tos, ..Head::default() };
-        b.enqueue(cx, s, &head, &Data::Bytes(if b.v6 { p.payload } else { p.ip }));
+        let _ = b.enqueue(cx, s, &head, &Data::Bytes(if b.v6 { p.payload } else { p.ip }));
     });
     found
 }
@@ -214,7 +214,9 @@ fn by_hand(cx: &Cx<'_>, v6: bool, plan: &udp::Plan, data: &[IoIn<'_>], len: usiz
         Err(Refused::Gone) => return Err(Errno::EHOSTUNREACH),
     };
     let b = frame.ip();
-    gather(data, 0, b);
+    if gather(data, 0, b) < b.len() {
+        return Err(Errno::EFAULT);
+    }
     if !v6 {
         let head = usize::from(b[0] & 15) * 4;
         if head < 20 || head > len {

@@ -171,7 +171,8 @@ pub fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], msg: &SendMsg<'_>) -> Resu
     if len > 0xffff {
         return Err(Errno::EMSGSIZE);
     }
-    if msg.flags & libc::MSG_OOB != 0 {
+    // udp_sendmsg looks for it, udpv6_sendmsg does not.
+    if msg.flags & libc::MSG_OOB != 0 && !b.v6 {
         return Err(Errno::EOPNOTSUPP);
     }
     if b.cork.active {
@@ -196,7 +197,10 @@ pub fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], msg: &SendMsg<'_>) -> Resu
         b.cork.active = true;
         b.cork.plan = plan;
         b.cork.len = len as u32;
-        gather(data, 0, &mut b.cork.data[..len]);
+        if gather(data, 0, &mut b.cork.data[..len]) < len {
+            b.cork.reset();
+            return Err(Errno::EFAULT);
+        }
         return Ok(len);
     }
     drop(b);
@@ -252,7 +256,9 @@ fn corked(cx: &Cx<'_>, s: &Held, mut b: Locked<'_>, data: &[IoIn<'_>], len: usiz
         return Err(Errno::EMSGSIZE);
     }
     pending(cx, s, &b)?;
-    gather(data, 0, &mut b.cork.data[at..at + len]);
+    if gather(data, 0, &mut b.cork.data[at..at + len]) < len {
+        return Err(Errno::EFAULT);
+    }
     b.cork.len += len as u32;
     if msg.flags & libc::MSG_MORE == 0 && !b.opt.has(flag::CORK) {
         flush_cork(cx, s, &mut b)?;
@@ -283,7 +289,7 @@ fn transmit(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize
         let ifindex = if v4 { iface::LO } else { iface::of_addr(cx, plan.dst.ip).unwrap_or(iface::LO) };
         let head = Head { src: plan.src, dst: plan.dst, ifindex, ttl: plan.ttl, tos: plan.tos, ..Head::default() };
         let whole = HEADER + len + if v4 { 20 } else { 40 };
-        if whole <= 65535 && deliver(cx, &head, &Data::Pieces(data, skip, len)) {
+        if whole <= 65535 && deliver(cx, &head, &Data::Pieces(data, skip, len))? {
             return Ok(());
         }
         // Nobody there, or too long for one packet: as a packet, so that ICMP says so and fragments are cut.
@@ -313,34 +319,35 @@ fn wire(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) ->
     output::send(cx, &ip, &Data::Headed(&head, data, skip, len), how, &hop)
 }
 
-/// Gives a datagram to the socket it is for; false if there is none.
+/// Gives a datagram to the socket it is for; false if there is none. EFAULT: its bytes cannot be read.
 #[inline]
-fn deliver(cx: &Cx<'_>, head: &Head, data: &Data<'_>) -> bool {
+fn deliver(cx: &Cx<'_>, head: &Head, data: &Data<'_>) -> Result<bool> {
     // Twice: the socket may be closed between the lookup and its lock.
     for _ in 0..2 {
-        let Some(id) = port::find(cx, Space::Udp, &head.dst, &head.src, head.ifindex) else { return false };
+        let Some(id) = port::find(cx, Space::Udp, &head.dst, &head.src, head.ifindex) else { return Ok(false) };
         if let Some((s, b)) = of(cx, id) {
-            accept(cx, s, b, head, data);
-            return true;
+            accept(cx, s, b, head, data)?;
+            return Ok(true);
         }
     }
-    false
+    Ok(false)
 }
 
 /// Queues a datagram at a socket that the port table named.
 #[inline]
-fn accept(cx: &Cx<'_>, s: &Sock, mut b: Locked<'_>, head: &Head, data: &Data<'_>) {
+fn accept(cx: &Cx<'_>, s: &Sock, mut b: Locked<'_>, head: &Head, data: &Data<'_>) -> Result<()> {
     let v4 = head.dst.ip.is_v4();
     if v4 && head.ttl < b.opt.min_ttl || !v4 && head.ttl < b.opt.min_hops {
-        return;
+        return Ok(());
     }
     let mut head = *head;
     if head.src.ip.is_link_local6() {
         head.src.scope = head.ifindex;
     }
-    if b.enqueue(cx, s, &head, data) {
+    if b.enqueue(cx, s, &head, data)? {
         bump(&cx.inst.stats.udp_in_datagrams);
     }
+    Ok(())
 }
 
 /// A datagram to a group or to everybody: each socket that wants it gets a copy.
@@ -353,7 +360,7 @@ fn deliver_all(cx: &Cx<'_>, head: &Head, data: &Data<'_>) {
         for id in &ids[..n] {
             let Some((s, b)) = of(cx, *id) else { continue };
             if !group || multicast::wants(&b.members, &b.opt, head.dst.ip, head.src.ip, head.ifindex) {
-                accept(cx, s, b, head, data);
+                let _ = accept(cx, s, b, head, data);
             }
         }
         seen += n;
@@ -384,7 +391,7 @@ pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16) {
     let data = Data::Bytes(&u[HEADER..len]);
     if p.dst.is_multicast() || p.dst.is_v4() && iface::is_broadcast(cx, p.dst) {
         deliver_all(cx, &head, &data);
-    } else if !deliver(cx, &head, &data) {
+    } else if !matches!(deliver(cx, &head, &data), Ok(true)) {
         bump(&cx.inst.stats.udp_no_ports);
         icmp::unreachable_port(cx, p);
     }

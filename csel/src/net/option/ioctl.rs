@@ -44,10 +44,10 @@ pub fn size(request: u64) -> usize {
 
 fn put(arg: &mut [u8], v: i32) -> Result<usize> {
     arg.get_mut(..4).ok_or(Errno::EFAULT)?.copy_from_slice(&v.to_ne_bytes());
-    Ok(0)
+    Ok(4)
 }
 
-/// ioctl(2) on a virtual socket; `arg` is what the pointer shows (read and written).
+/// ioctl(2) on a virtual socket; `arg` is what the pointer shows; how many of its bytes are to be written back.
 pub fn ioctl(cx: &Cx<'_>, s: &Held, request: u64, arg: &mut [u8]) -> Result<usize> {
     if arg.len() < size(request) {
         return Err(Errno::EFAULT);
@@ -110,7 +110,7 @@ fn stamp(cx: &Cx<'_>, s: &Held, nanos: bool, arg: &mut [u8]) -> Result<usize> {
     let part = at % 1_000_000_000;
     arg[..8].copy_from_slice(&(at / 1_000_000_000).to_ne_bytes());
     arg[8..16].copy_from_slice(&(if nanos { part } else { part / 1000 }).to_ne_bytes());
-    Ok(0)
+    Ok(16)
 }
 
 /// A sockaddr_in in a struct ifreq.
@@ -135,7 +135,7 @@ fn interface(cx: &Cx<'_>, request: u64, arg: &mut [u8]) -> Result<usize> {
         let i = iface::by_index(cx, int(arg) as u32).ok_or(Errno::ENODEV)?;
         arg[..16].fill(0);
         arg[..i.name.len()].copy_from_slice(i.name.as_bytes());
-        return Ok(0);
+        return Ok(IFREQ);
     }
     match request {
         // Routes, ARP entries, and everything that would change an interface.
@@ -175,5 +175,5 @@ fn interface(cx: &Cx<'_>, request: u64, arg: &mut [u8]) -> Result<usize> {
         0x8970 => tail[..24].fill(0),
         _ => return Err(Errno::EPERM),
     }
-    Ok(0)
+    Ok(IFREQ)
 }

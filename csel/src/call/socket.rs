@@ -138,6 +138,8 @@ impl Accept {
 #[derive(Debug, Default)]
 pub struct Connect {
     begun: bool,
+    /// It went on from another call's: then a timeout is EALREADY.
+    again: bool,
     deadline: Option<Nanos>,
 }
 
@@ -164,7 +166,8 @@ impl Connect {
                     };
                     let r = tcp::connect(cx, s, &to);
                     // A second connect(2) on a blocking socket whose first was interrupted waits too.
-                    self.begun = matches!(r, Err(Errno::EINPROGRESS)) || (matches!(r, Err(Errno::EALREADY)) && !s.nonblocking());
+                    self.again = matches!(r, Err(Errno::EALREADY));
+                    self.begun = matches!(r, Err(Errno::EINPROGRESS)) || (self.again && !s.nonblocking());
                     r
                 };
                 match r {
@@ -172,6 +175,7 @@ impl Connect {
                         let deadline = *self.deadline.get_or_insert_with(|| s.snd_deadline(cx));
                         Outcome::Wait(Wait { sock: s.id(), events: libc::EPOLLOUT as u32, deadline })
                     }
+                    Err(Errno::EINPROGRESS) if self.again => Errno::EALREADY.into(),
                     r => r.into(),
                 }
             }

@@ -108,7 +108,13 @@ impl Sock {
         }
         match self.error.swap(0, AcqRel) {
             0 => None,
-            e => Some(Errno(e as u16)),
+            e => {
+                if self.kind() == Kind::Tcp {
+                    // Nothing else is an EPOLLERR of a stream's.
+                    self.ready.fetch_and(!(libc::EPOLLERR as u32), AcqRel);
+                }
+                Some(Errno(e as u16))
+            }
         }
     }
     /// When a receive that starts now gives up.

@@ -22,6 +22,7 @@ use crate::fd::{Held, Sock};
 use crate::instance::Cx;
 use crate::net::addr::{Endpoint, Ip, Tuple};
 use crate::net::link::tx::{self, Hop};
+use crate::net::option::Options;
 use crate::net::port::{self, Space, Ticket};
 use crate::net::timer::{self, Owner};
 use crate::stats::bump;
@@ -119,6 +120,8 @@ pub(super) struct Inner {
     pub(super) hop: Hop,
     pub(super) meter: Meter,
     pub(super) opts: Opts,
+    /// Of a connection nobody has accepted yet: what the listening socket's options were at the handshake.
+    pub(super) inherited: Options,
     /// Sizes of the rings.
     pub(super) rx_size: u32,
     pub(super) tx_size: u32,

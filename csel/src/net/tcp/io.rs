@@ -125,7 +125,9 @@ pub(super) fn recv(cx: &Cx<'_>, s: &Held, room: &mut [IoOut<'_>], skip: usize, m
     let all = msg.flags & libc::MSG_WAITALL != 0;
     let over = i.rcv_shut || s.error.load(Relaxed) != 0;
     let blocks = !s.nonblocking() && msg.flags & libc::MSG_DONTWAIT == 0;
-    if look.rq == 0 || (peek && all && look.rq < wanted && !over && blocks) {
+    // A reader who may wait does so until there is what it asked for: all of it (MSG_WAITALL, when peeking), or SO_RCVLOWAT.
+    let least = if peek && all { wanted } else { wanted.min(i.opts.rcvlowat as usize) };
+    if look.rq == 0 || (look.rq < least && !over && blocks && skip == 0) {
         return nothing(s, &i, skip);
     }
     msg.from = None;
@@ -218,6 +220,8 @@ fn peek_at(cx: &Cx<'_>, i: &mut Inner, room: &mut [IoOut<'_>], skip: usize, want
 
 /// FIONREAD, SIOCOUTQ, SIOCOUTQNSD.
 pub(super) fn queued(cx: &Cx<'_>, s: &Held) -> Result<(usize, usize, usize)> {
+    // Linux's softirq would have put into the queues what has arrived.
+    crate::net::progress(cx);
     let (_, _, mut i) = flow::must(cx, s)?;
     if i.phase == Phase::Listening {
         return Err(Errno::EINVAL);

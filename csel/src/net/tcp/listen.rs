@@ -196,17 +196,17 @@ pub(super) fn syn(cx: &Cx<'_>, t: &Tuple, w: &Words, p: &Packet<'_>, s: &Segment
     }
     let Ok(hop) = tx::hop(cx, t.local.ip, t.remote.ip) else { return true };
     // What the connection inherits; the two flows' locks one after the other.
-    let Some((opts, sizes)) = ({
-        let n = l.flow.load(Relaxed);
-        cx.inst.net.tcp.flows.get(Id::new(n)).map(|f| {
-            let i = flow::lock(cx, n, f);
-            (i.opts, (i.rx_size, i.tx_size))
-        })
-    }) else {
+    let parent = l.flow.load(Relaxed);
+    let (Some(of), Some(sock)) = (cx.inst.net.tcp.flows.get(Id::new(parent)), cx.inst.socks.get(Id::new(l.sock.load(Relaxed)))) else {
         return true;
     };
+    let (opts, sizes) = {
+        let i = flow::lock(cx, parent, of);
+        (i.opts, (i.rx_size, i.tx_size))
+    };
+    let inherited = *sock.options.lock(cx.me);
     let Some((n, _, mut i)) = flow::alloc(cx) else { return true };
-    i.opts = opts;
+    (i.opts, i.inherited) = (opts, inherited);
     (i.rx_size, i.tx_size) = sizes;
     i.tuple = *t;
     (i.hop, i.hop_ok) = (hop, true);
@@ -321,14 +321,13 @@ pub(super) fn accept(cx: &Cx<'_>, s: &Held) -> Result<(Held, Endpoint)> {
     l.accepting.fetch_sub(1, AcqRel);
     s.publish(cx, if q.head == 0 { 0 } else { IN }, 0);
     drop(q);
-    let options = *s.options.lock(cx.me);
-    *new.options.lock(cx.me) = options;
     new.bits.store(s.bits.load(Relaxed), Relaxed);
     new.rcvtimeo.store(s.rcvtimeo.load(Relaxed), Relaxed);
     new.sndtimeo.store(s.sndtimeo.load(Relaxed), Relaxed);
     let mut i = flow::lock(cx, n, f);
     i.parent = 0;
     i.sock = new.id().0;
+    *new.options.lock(cx.me) = i.inherited;
     new.body.store(n, Release);
     if i.error != 0 {
         new.fail(Errno(core::mem::take(&mut i.error)));

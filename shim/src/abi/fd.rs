@@ -146,7 +146,7 @@ fn request(fd: c_int, request: c_ulong, arg: *mut c_void) -> c_int {
             }
             user::get_bytes(arg.cast(), &mut bytes[..size])
                 .and_then(|()| ask(fd, |cx, s| option::ioctl(cx, s, request, &mut bytes[..size])))
-                .and_then(|r| user::put_bytes(arg.cast(), &bytes[..size]).map(|()| r))
+                .and_then(|n| user::put_bytes(arg.cast(), &bytes[..n.min(size)]).map(|()| 0))
                 .into_c()
         }
     }

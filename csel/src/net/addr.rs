@@ -149,7 +149,9 @@ impl Endpoint {
             }
             let mut ip = [0; 16];
             ip.copy_from_slice(&sa[8..24]);
-            let scope = if sa.len() >= 28 { u32::from_ne_bytes([sa[24], sa[25], sa[26], sa[27]]) } else { 0 };
+            // A scope says something only of addresses that need one (__ipv6_addr_needs_scope_id): fe80::/10, ff01::/16, ff02::/16.
+            let needed = Ip(ip).is_link_local6() || ip[0] == 0xff && matches!(ip[1] & 15, 1 | 2);
+            let scope = if sa.len() >= 28 && needed { u32::from_ne_bytes([sa[24], sa[25], sa[26], sa[27]]) } else { 0 };
             Ok(Self::new(Ip(ip), u16::from_be_bytes([sa[2], sa[3]])).with_scope(scope))
         }
     }

@@ -169,8 +169,11 @@ pub fn source(cx: &Cx<'_>, dst: Ip, device: u32) -> Result<Ip> {
 /// device. EADDRNOTAVAIL if it is not ours.
 pub fn may_bind(cx: &Cx<'_>, ip: Ip, scope: u32, any: bool, stream: bool) -> Result<()> {
     // in6_bind: a link-local address says nothing without its link.
-    if ip.is_link_local6() && scope == 0 {
-        return Err(Errno::EINVAL);
+    if ip.is_link_local6() {
+        if scope == 0 {
+            return Err(Errno::EINVAL);
+        }
+        by_index(cx, scope).ok_or(Errno::ENODEV)?;
     }
     match class(cx, ip) {
         Class::Multicast if stream && !ip.is_v4() => Err(Errno::EINVAL),

@@ -11,7 +11,9 @@ use crate::errno::{Errno, Result};
 use crate::fd::{Held, Sock};
 use crate::instance::Cx;
 use crate::net::addr::{Endpoint, Ip, Tuple};
+use crate::net::iface;
 use crate::net::link::tx;
+use crate::net::option::flag;
 use crate::net::port::{self, Space};
 use crate::stats::bump;
 use smoltcp::wire::IpEndpoint;
@@ -27,9 +29,11 @@ pub(super) fn bind(cx: &Cx<'_>, s: &Held, at: &Endpoint) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     // Linux lets even a stream be bound to a group or to everybody (inet_addr_valid_or_nonlocal).
-    if !ip.is_unspecified() && !group(ip) && !cx.facts().is_local(ip) {
-        return Err(Errno::EADDRNOTAVAIL);
-    }
+    let (free, device) = {
+        let o = s.options.lock(cx.me);
+        (o.has(flag::FREEBIND | flag::TRANSPARENT), o.device)
+    };
+    iface::may_bind(cx, ip, if at.scope != 0 { at.scope } else { device }, free, true)?;
     let (_, _, mut i) = flow::must(cx, s)?;
     if i.phase != Phase::Fresh || i.bound {
         return Err(Errno::EINVAL);
@@ -109,6 +113,10 @@ fn begin(cx: &Cx<'_>, n: u32, s: &Held, i: &mut Inner, to: &Endpoint) -> Result<
     }
     if to.ip.is_multicast() || to.ip == Ip::BROADCAST {
         return Err(Errno::ENETUNREACH);
+    }
+    // tcp_v6_connect: a link-local address says nothing without its link.
+    if to.ip.is_link_local6() && to.scope == 0 && s.options.lock(cx.me).device == 0 {
+        return Err(Errno::EINVAL);
     }
     if s.is_v6() && to.ip.is_v4() && s.options.lock(cx.me).v6only {
         return Err(Errno::ENETUNREACH);

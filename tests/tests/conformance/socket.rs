@@ -105,12 +105,12 @@ fn netlink_route() {
 
 fn packet() {
     deviation(
-        "AF_PACKET cannot be virtual yet: EPERM, as for whoever may not",
+        "AF_PACKET cannot be virtual yet: EAFNOSUPPORT",
         || match sys!(libc::socket(libc::AF_PACKET, SOCK_RAW, 0)).get() {
             Ok(fd) => sys!(libc::close(fd as i32)).is(0),
             Err(e) => assert_eq!(e, libc::EPERM),
         },
-        || fails(libc::AF_PACKET, SOCK_RAW, 0, libc::EPERM),
+        || fails(libc::AF_PACKET, SOCK_RAW, 0, libc::EAFNOSUPPORT),
     );
 }
 

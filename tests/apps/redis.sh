@@ -13,9 +13,9 @@ grep -q 'errors: 0, replies: 5000' pipe.out || fail "redis-cli --pipe: $(cat pip
 [ "$(cli dbsize)" = 5001 ] || fail "dbsize"
 head -c 3000000 /dev/zero | tr '\0' x | app big redis-cli -h "$h" -x set big >/dev/null; [ "$(cli strlen big)" = 3000000 ] || fail "a value of 3 MB"
 # Publish and subscribe over two connections.
-(app sub timeout 5 redis-cli -h "$h" subscribe ch >sub.out 2>&1; true) & sub=$!
+(app sub timeout 5 redis-cli -h "$h" subscribe ch >sub.log 2>&1; echo "subscriber ended with $?" >>sub.log) & sub=$!
 for _ in $(seq 100); do [ "$(cli publish ch hello)" = 1 ] && break; sleep 0.1; done
-wait $sub; grep -q hello sub.out || fail "publish did not reach the subscriber"
+wait $sub; grep -q hello sub.log || fail "publish did not reach the subscriber"
 LIMIT=120 app bench redis-benchmark -h "$h" -q -n 20000 --csv >bench.csv 2>bench.err || fail "redis-benchmark: status $? $(tail -2 bench.err)"
 [ "$(grep -cE '^"[^"]+","[0-9.]+' bench.csv)" -ge 19 ] || fail "redis-benchmark: $(cat bench.csv)"
 LIMIT=60 app bench2 redis-benchmark -h "$h" -q -n 50000 -P 16 -t set,get >/dev/null 2>bench.err || fail "redis-benchmark -P 16: $? $(tail -2 bench.err)"

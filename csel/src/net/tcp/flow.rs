@@ -36,6 +36,8 @@ const BURST: usize = 64;
 const ACK_DELAY_MS: u64 = 40;
 /// A ring that was full is tried again after this, if nobody says earlier that there is room.
 const RETRY: Nanos = 2 * MS;
+/// How long a connection that waits for something without a timer is left alone.
+const NUDGE: Nanos = 500 * MS;
 /// MSG_MORE and TCP_CORK hold a part segment back so long.
 pub(super) const CORK: Nanos = 200 * MS;
 
@@ -106,6 +108,8 @@ pub(super) struct Inner {
     pub(super) owes: bool,
     /// The SYN|ACK has been acknowledged, but without the data TCP_DEFER_ACCEPT wants.
     pub(super) deferred: bool,
+    /// With the next tick the peer is asked where it stands.
+    pub(super) nudge: bool,
     /// No longer the socket's: TCP ends it alone.
     pub(super) orphan: bool,
     /// What is to be told to the application that accepts it.
@@ -230,7 +234,7 @@ pub(super) fn alloc<'c>(cx: &'c Cx<'_>) -> Option<(u32, &'static Flow, Guard<'c,
     let (rx_high, tx_high) = (i.rx_high, i.tx_high);
     i.phase = Phase::Fresh;
     (i.bound, i.hop_ok, i.rcv_shut, i.snd_shut, i.fin, i.pending, i.entered) = (false, false, false, false, false, false, false);
-    (i.lingering, i.rewound, i.owes, i.deferred, i.orphan, i.error) = (false, false, false, false, false, 0);
+    (i.lingering, i.rewound, i.owes, i.deferred, i.orphan, i.nudge, i.error) = (false, false, false, false, false, false, 0);
     (i.sock, i.parent, i.ticket) = (0, 0, Ticket::NONE);
     (i.local, i.tuple) = (Endpoint::default(), Tuple::default());
     (i.rx_high, i.tx_high, i.tx_run) = (rx_high, tx_high, 0);
@@ -377,6 +381,11 @@ pub(super) fn drive(cx: &Cx<'_>, n: u32, i: &mut Inner, eager: bool) {
         // The floor under an overdue deadline (bug A, and whatever else would spin).
         Some(0) => now + MS,
         Some(t) => t,
+        // The engine has let its timer go although something is not acknowledged (an RTO while the window was closed): ask how things stand.
+        None if i.meter.waiting_since != 0 && i.phase == Phase::Open => {
+            i.nudge = true;
+            now + NUDGE
+        }
         None => NEVER,
     };
     let at = if i.owes { at.min(now + RETRY) } else { at };

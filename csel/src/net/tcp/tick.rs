@@ -147,6 +147,10 @@ pub(super) fn tick(cx: &Cx<'_>, n: u32) {
             if i.orphan && look.state == State::FinWait2 && now >= i.times.orphan_since.max(i.times.fin2_since) + i.opts.fin2() {
                 return flow::finish(cx, n, &mut i, None);
             }
+            if core::mem::replace(&mut i.nudge, false) && i.meter.waiting_since != 0 {
+                let seq = i.meter.snd_una.wrapping_sub(1);
+                flow::probe(cx, &mut i, seq);
+            }
             if now >= keepalive_at(&i, look.state) {
                 if i.times.probes >= u32::from(i.opts.keepcnt) {
                     flow::reset_peer(cx, &mut i);

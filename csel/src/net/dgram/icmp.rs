@@ -28,6 +28,11 @@ pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32) {
         return;
     }
     let v4 = p.dst.is_v4();
+    let start = if v4 { 0 } else { output::pseudo(p.src, p.dst, p.proto, m.len()) };
+    if output::fold(output::sum(start, m)) != 0 {
+        bump(&cx.inst.stats.ip_in_errors);
+        return;
+    }
     match (v4, m[0]) {
         (true, 8) if !p.dst.is_multicast() && !iface::is_broadcast(cx, p.dst) => echo(cx, p, 0),
         (false, 128) => echo(cx, p, 129),

@@ -4,10 +4,10 @@
 //! **Purpose.** Whatever a link delivers is checked here once; everything behind works on a [`Packet`] whose lengths are true.
 //! **How it works.** RFC 791 and RFC 8200 checks as ip_rcv() and ip6_rcv_core() make them; trailing bytes beyond the header's own length are cut off.
 //! Packets for addresses that are not ours are counted and dropped: an instance does not forward.
-//! **Limits.** IP checksums are not verified: shared memory does not flip bits, and segments inside the host carry none.
+//! **Limits.** A checksum of zero is none: shared memory does not flip bits. Others are verified (links can be told to spoil frames).
 //! **Locks.** None held on entry or exit; callees take their own. **Failure.** A packet that makes no sense is counted and dropped.
 //! **See also.** [`super::super::link::rx`].
-use super::{frag, icmp, multicast, raw, udp};
+use super::{frag, icmp, multicast, output, raw, udp};
 use crate::instance::Cx;
 use crate::net::addr::Ip;
 use crate::net::{Packet, iface, tcp};
@@ -125,7 +125,8 @@ pub fn parse(ip: &[u8], loopback: bool) -> Option<Packet<'_>> {
                 return None;
             }
             let total = word(ip, 2);
-            if total < head || total > ip.len() {
+            let spoilt = ip.len() >= head && ip[10..12] != [0, 0] && output::fold(output::sum(0, &ip[..head])) != 0;
+            if total < head || total > ip.len() || spoilt {
                 return None;
             }
             Some(Packet {

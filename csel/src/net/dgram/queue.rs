@@ -28,6 +28,8 @@ pub const QUOTE: usize = 548;
 pub enum Data<'a> {
     /// In one piece.
     Bytes(&'a [u8]),
+    /// In one piece, but with these two bytes at `.1` (a checksum that was left out).
+    Patched(&'a [u8], usize, [u8; 2]),
     /// In an application's pieces: from byte `.1` on, `.2` bytes.
     Pieces(&'a [IoIn<'a>], usize, usize),
     /// A header of ours, then an application's pieces.
@@ -39,7 +41,7 @@ impl Data<'_> {
     #[inline]
     pub fn len(&self) -> usize {
         match self {
-            Self::Bytes(b) => b.len(),
+            Self::Bytes(b) | Self::Patched(b, ..) => b.len(),
             Self::Pieces(_, _, n) => *n,
             Self::Headed(h, _, _, n) => h.len() + n,
         }
@@ -54,6 +56,15 @@ impl Data<'_> {
         let whole = match self {
             Self::Bytes(b) => {
                 to.copy_from_slice(&b[from..from + to.len()]);
+                true
+            }
+            Self::Patched(b, at, patch) => {
+                to.copy_from_slice(&b[from..from + to.len()]);
+                for (i, byte) in patch.iter().enumerate() {
+                    if let Some(there) = (at + i).checked_sub(from).and_then(|n| to.get_mut(n)) {
+                        *there = *byte;
+                    }
+                }
                 true
             }
             Self::Pieces(p, skip, _) => gather(p, skip + from, to) == to.len(),

@@ -105,9 +105,24 @@ fn filtered(b: &Body, p: &Packet<'_>) -> bool {
     }
 }
 
+/// Where the checksum of a segment that carries none belongs, and what it would be.
+fn missing_sum(p: &Packet<'_>) -> Option<(usize, [u8; 2])> {
+    let at = match i32::from(p.proto) {
+        libc::IPPROTO_TCP => 16,
+        libc::IPPROTO_UDP => 6,
+        _ => return None,
+    };
+    if p.payload.get(at..at + 2)? != [0, 0] {
+        return None;
+    }
+    let sum = output::fold(output::sum(output::pseudo(p.src, p.dst, p.proto, p.payload.len()), p.payload));
+    Some((at, (if sum == 0 { 0xffff } else { sum }).to_be_bytes()))
+}
+
 /// A packet came: every raw socket of its protocol gets a copy. True if any did.
 pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32) -> bool {
     let mut found = false;
+    let patch = missing_sum(p);
     each(cx, |s, b| {
         if !concerns(b, p.proto, p.src, p.dst, ifindex) {
             return;
@@ -122,7 +137,12 @@ pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32) -> bool {
             src.scope = ifindex;
         }
         let head = Head { src, dst: Endpoint::new(p.dst, 0), ifindex, ttl: p.ttl, tos: p.tos, ..Head::default() };
-        let _ = b.enqueue(cx, s, &head, &Data::Bytes(if b.v6 { p.payload } else { p.ip }));
+        let seen = if b.v6 { p.payload } else { p.ip };
+        let data = match patch {
+            Some((at, sum)) => Data::Patched(seen, seen.len() - p.payload.len() + at, sum),
+            None => Data::Bytes(seen),
+        };
+        let _ = b.enqueue(cx, s, &head, &data);
     });
     found
 }

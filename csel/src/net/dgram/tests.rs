@@ -313,6 +313,8 @@ fn raw_sockets_see_and_send() {
     let (packet, from) = recv_from(b, &raw).unwrap();
     assert_eq!((packet[0], packet[9], &packet[28..], from.ip), (0x45, 17, &b"seen"[..], at_s.ip));
     assert_eq!(output::fold(output::sum(0, &packet[..20])), 0);
+    // The checksum, which the datagram did not carry, is there.
+    assert_eq!(output::fold(output::sum(output::pseudo(at_s.ip, at_t.ip, 17, 12), &packet[20..])), 0);
     assert_eq!(recv_from(b, &t).unwrap().0, b"seen");
     // By hand: source, length, checksum are filled in.
     let hand = a.socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW);
@@ -597,7 +599,15 @@ fn fuzz_packet() {
                 58 => b[at_payload] = [1, 2, 3, 4, 128, 129][(rng() % 6) as usize],
                 _ => {}
             }
-            if rng() & 3 == 0 {
+            if rng() & 3 != 0 {
+                // Mostly a checksum that holds, so that what is behind it is reached.
+                match proto {
+                    1 => output::fill(output::Sum::Plain(2), p.src, p.dst, proto, &mut b[at_payload..]),
+                    58 => output::fill(output::Sum::Pseudo(2), p.src, p.dst, proto, &mut b[at_payload..]),
+                    17 => b[at_payload + 6..at_payload + 8].fill(0),
+                    _ => {}
+                }
+            } else {
                 let i = rng() as usize % len;
                 b[i] = rng() as u8;
             }

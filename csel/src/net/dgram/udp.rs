@@ -300,9 +300,9 @@ fn transmit(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize
 /// Sends one datagram as packets.
 fn wire(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) -> Result<()> {
     let hop: Hop = output::way(cx, plan.src.ip, plan.dst.ip, plan.device)?;
-    let v4 = plan.src.ip.is_v4();
-    // RFC 768: over IPv4 zero is "no checksum"; a pcap shows true ones, and IPv6 must have one.
-    let how = if v4 && !watched(cx) { output::Sum::None } else { output::Sum::Pseudo(6) };
+    // Zero is "no checksum" (RFC 768; inside the host over IPv6 too): memory does not flip bits. A pcap shows true ones.
+    let summed = watched(cx) || cx.config().impair.corrupt_ppm != 0;
+    let how = if summed { output::Sum::Pseudo(6) } else { output::Sum::None };
     let mut head = [0; HEADER];
     head[..2].copy_from_slice(&plan.src.port.to_be_bytes());
     head[2..4].copy_from_slice(&plan.dst.port.to_be_bytes());
@@ -375,6 +375,10 @@ pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16) {
     let u = p.payload;
     let len = if u.len() >= HEADER { usize::from(u16::from_be_bytes([u[4], u[5]])) } else { 0 };
     if len < HEADER || len > u.len() {
+        bump(&cx.inst.stats.ip_in_errors);
+        return;
+    }
+    if u[6..8] != [0, 0] && output::fold(output::sum(output::pseudo(p.src, p.dst, p.proto, len), &u[..len])) != 0 {
         bump(&cx.inst.stats.ip_in_errors);
         return;
     }

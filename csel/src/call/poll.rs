@@ -19,7 +19,7 @@ pub struct Scan {
     pub kernels: usize,
 }
 
-/// Fills in `revents` of the virtual descriptors; the kernel's are left alone, negative ones get 0.
+/// Fills in `revents` of the virtual descriptors; all others get 0.
 pub fn scan(cx: &Cx<'_>, proc: &Proc, fds: &mut [pollfd]) -> Scan {
     let mut s = Scan::default();
     for p in fds {
@@ -34,10 +34,25 @@ pub fn scan(cx: &Cx<'_>, proc: &Proc, fds: &mut [pollfd]) -> Scan {
                 s.ready += usize::from(p.revents != 0);
                 held.release(cx);
             }
-            None => s.kernels += 1,
+            None => {
+                p.revents = 0;
+                s.kernels += 1;
+            }
         }
     }
     s
+}
+
+/// Must the kernel be asked about this descriptor? If it is not ours, and if it is an epoll descriptor with something in the kernel's half.
+pub fn asks_kernel(cx: &Cx<'_>, proc: &Proc, fd: i32) -> bool {
+    match proc.get(cx.inst, fd) {
+        Some(held) => {
+            let asks = super::epoll::has_kernel(cx, &held);
+            held.release(cx);
+            asks
+        }
+        None => true,
+    }
 }
 
 /// Hooks the calling thread on to all virtual descriptors.

@@ -368,7 +368,7 @@ pub fn wait(cx: &Cx<'_>, ep: &Held, out: &mut [Event]) -> usize {
     drop(lists);
     if more {
         // Somebody else who waits may have them.
-        ep.queue.wake(cx, ev::IN);
+        ep.queue.wake_threads(cx, ev::IN);
     }
     n
 }

@@ -78,7 +78,14 @@ impl WaitQueue {
         let one = self.one.load(SeqCst);
         let head = self.head.load(SeqCst);
         if one != 0 || head != 0 {
-            self.wake_as(cx, cx.me, events);
+            self.wake_as(cx, cx.me, events, true);
+        }
+    }
+
+    /// [`Self::wake`] of threads only: what an epoll_wait(2) leaves behind is for others who wait for the same set, and no news for sets around it.
+    pub(crate) fn wake_threads(&self, cx: &Cx<'_>, events: u32) {
+        if self.one.load(SeqCst) != 0 || self.head.load(SeqCst) != 0 {
+            self.wake_as(cx, cx.me, events, false);
         }
     }
 
@@ -87,13 +94,13 @@ impl WaitQueue {
         let any = self.one.load(SeqCst) != 0 || self.head.load(SeqCst) != 0;
         if any {
             // A second lock of the same rank, inner before outer: a fresh `Me` tells the rank check so.
-            self.wake_as(cx, &Me::new(cx.me.pid, cx.me.tid), events);
+            self.wake_as(cx, &Me::new(cx.me.pid, cx.me.tid), events, true);
         }
         any
     }
 
     #[inline(never)]
-    fn wake_as(&self, cx: &Cx<'_>, me: &Me, events: u32) {
+    fn wake_as(&self, cx: &Cx<'_>, me: &Me, events: u32, items: bool) {
         let mut given = false;
         let one = self.one.load(SeqCst);
         if one != 0 && one as u32 & events & ev::ALL != 0 {
@@ -119,7 +126,7 @@ impl WaitQueue {
             }
             let who = h.who.load(Relaxed);
             if who & ITEM != 0 {
-                given |= super::epoll::fire(cx, who & !ITEM, events) && exclusive;
+                given |= items && super::epoll::fire(cx, who & !ITEM, events) && exclusive;
             } else {
                 if exclusive {
                     self.unlink(cx.inst, &mut tail, id, h);

@@ -63,17 +63,18 @@ impl Drop for Room {
     }
 }
 
-/// Puts the kernel's descriptors into `kern`; how many there are.
+/// Puts the kernel's descriptors into `kern`; how many there are. An epoll descriptor is ours and the kernel's.
 fn classify(all: &[pollfd], kern: &mut [pollfd]) -> usize {
-    let table = proc();
     let mut n = 0;
-    for (p, k) in all.iter().zip(kern) {
-        *k = NOBODY;
-        if p.fd >= 0 && !table.is_some_and(|t| t.is_virtual(p.fd)) {
-            *k = *p;
-            n += 1;
+    let _ = with_cx(|cx| {
+        for (p, k) in all.iter().zip(kern) {
+            *k = NOBODY;
+            if p.fd >= 0 && core_poll::asks_kernel(cx, cx.inst.procs.get(cx.proc), p.fd) {
+                *k = *p;
+                n += 1;
+            }
         }
-    }
+    });
     n
 }
 
@@ -98,7 +99,7 @@ fn look(all: &mut [pollfd], kern: &mut [pollfd], kernels: usize) -> Result<usize
     let mut n = 0;
     for (p, k) in all.iter_mut().zip(kern) {
         if k.fd >= 0 {
-            p.revents = k.revents;
+            p.revents |= k.revents;
         }
         n += usize::from(p.revents != 0);
     }

@@ -129,6 +129,22 @@ fn queued(fd: i32) -> i32 {
     n
 }
 
+/// TCP_QUICKACK: a delayed acknowledgement goes now.
+fn acknowledge(fd: i32) {
+    let on = 1i32;
+    // SAFETY: an int.
+    unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, (&raw const on).cast(), 4) };
+}
+
+/// tcpi_state.
+fn state(fd: i32) -> u8 {
+    let mut info = [0u8; 104];
+    let mut len = 104;
+    // SAFETY: room for what is asked.
+    unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len) };
+    info[0]
+}
+
 impl World {
     pub(crate) fn new(n: u64) -> Self {
         let mut dice = Dice(n.wrapping_mul(0x0123_4567_89ab_cdef) ^ 0x5eed);
@@ -303,6 +319,13 @@ impl World {
                 continue;
             }
             let fin = p.sent_fin;
+            if let Some(peer) = self.fd_of(x ^ 1).filter(|_| p.open && e.sent_fin) {
+                // Its acknowledgement is an event too (FIN-WAIT-1 to FIN-WAIT-2): it must not come late.
+                self.until("acknowledgement", || {
+                    acknowledge(peer);
+                    !matches!(state(fd), 4 | 9 | 11)
+                });
+            }
             self.until("data", || queued(fd) as usize == e.unread);
             self.until("fin", || !fin || level(fd) & libc::POLLRDHUP != 0);
             self.until("hang-up", || !(fin && e.sent_fin) || level(fd) & libc::POLLHUP != 0);

@@ -217,7 +217,11 @@ pub fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], msg: &SendMsg<'_>) -> Resu
         return Ok(len);
     }
     match transmit(cx, &plan, data, 0, len) {
-        Ok(()) => Ok(len),
+        Ok(()) => {
+            // sock_wfree(): a datagram that has left tells whoever waits for room, though there was some all the time (an edge of EPOLLET).
+            s.queue.wake(cx, (libc::EPOLLOUT | libc::EPOLLWRNORM | libc::EPOLLWRBAND) as u32);
+            Ok(len)
+        }
         Err(Errno::EMSGSIZE) => {
             let mut b = lock(cx, s)?;
             too_long(cx, s, &mut b, &plan)

@@ -4,7 +4,7 @@
 //! **Purpose.** Linux's rules for FIN and RST: a close(2) with unread data resets, so does SO_LINGER of 0; else the FIN goes out after all that
 //! was sent, and the flow lives on as an orphan, so no byte is lost.
 //! **Locks.** The flow's; for a listener its own first. **Failure.** ENOTCONN.
-use super::flow::{self, HUP, IN, Inner, OUT, Phase, RDHUP, State};
+use super::flow::{self, HUP, IN, Inner, OUT, Phase, State};
 use super::listen;
 use crate::arena::Id;
 use crate::errno::{Errno, Result};
@@ -12,6 +12,7 @@ use crate::fd::{Held, Sock};
 use crate::instance::Cx;
 use crate::net::addr::{Endpoint, Tuple};
 use crate::net::port::{self, Space};
+use crate::poll::ev;
 use core::sync::atomic::Ordering::*;
 
 /// Back to a socket without a connection (tcp_disconnect): what bind(2) gave stays.
@@ -63,22 +64,27 @@ pub(super) fn shutdown(cx: &Cx<'_>, s: &Held, how: i32) -> Result<()> {
             if rd {
                 listen::stop(cx, n, f);
             }
+            s.queue.wake(cx, ev::ALL);
             return Ok(());
         }
         Phase::Connecting => {
             to_fresh(cx, n, &mut i);
-            flow::publish(cx, &mut i, IN | OUT | HUP);
+            flow::publish(cx, &mut i, ev::ALL);
             return Ok(());
         }
         Phase::Open => {}
-        _ => return Err(Errno::ENOTCONN),
+        _ => {
+            // inet_shutdown() wakes everybody (sk_state_change), even where it does nothing else.
+            flow::publish(cx, &mut i, ev::ALL);
+            return Err(Errno::ENOTCONN);
+        }
     }
     i.rcv_shut |= rd;
     if wr && !i.snd_shut {
         i.snd_shut = true;
         send_fin(cx, n, &mut i);
     }
-    flow::publish(cx, &mut i, if rd { IN | RDHUP } else { 0 } | if wr { OUT } else { 0 });
+    flow::publish(cx, &mut i, ev::ALL);
     Ok(())
 }
 

@@ -49,8 +49,8 @@ pub(super) fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], skip: usize, msg: &
     let (n, _, mut i) = flow::must(cx, s)?;
     match i.phase {
         Phase::Open if !i.snd_shut && s.error.load(Relaxed) == 0 => {}
-        Phase::Connecting | Phase::Embryo => return Err(pending(s, skip).unwrap_or(Errno::EAGAIN)),
-        _ => return Err(pending(s, skip).unwrap_or(Errno::EPIPE)),
+        Phase::Connecting | Phase::Embryo => return Err(pending(cx, s, &mut i, skip).unwrap_or(Errno::EAGAIN)),
+        _ => return Err(pending(cx, s, &mut i, skip).unwrap_or(Errno::EPIPE)),
     }
     let wanted = total_in(data) - skip;
     if wanted == 0 {
@@ -97,14 +97,19 @@ pub(super) fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], skip: usize, msg: &
 }
 
 /// The pending error; it stays pending if the call has already done something, whose count it returns.
-fn pending(s: &Held, skip: usize) -> Option<Errno> {
+fn pending(cx: &Cx<'_>, s: &Held, i: &mut Inner, skip: usize) -> Option<Errno> {
     if skip > 0 {
         return match s.error.load(Relaxed) {
             0 => None,
             e => Some(Errno(e as u16)),
         };
     }
-    s.take_error()
+    let e = s.take_error();
+    if e.is_some() {
+        // EPOLLERR goes with it.
+        flow::publish(cx, i, 0);
+    }
+    e
 }
 
 /// recvmsg(2): takes what is there.
@@ -128,7 +133,7 @@ pub(super) fn recv(cx: &Cx<'_>, s: &Held, room: &mut [IoOut<'_>], skip: usize, m
     // A reader who may wait does so until there is what it asked for: all of it (MSG_WAITALL, when peeking), or SO_RCVLOWAT.
     let least = if peek && all { wanted } else { wanted.min(i.opts.rcvlowat as usize) };
     if look.rq == 0 || (look.rq < least && !over && blocks && skip == 0) {
-        return nothing(s, &i, skip);
+        return nothing(cx, s, &mut i, skip);
     }
     msg.from = None;
     if wanted == 0 {
@@ -181,12 +186,12 @@ fn opened(i: &Inner, rq: usize) -> bool {
 }
 
 /// There is nothing to read: why?
-fn nothing(s: &Held, i: &Inner, skip: usize) -> Result<usize> {
+fn nothing(cx: &Cx<'_>, s: &Held, i: &mut Inner, skip: usize) -> Result<usize> {
     // A reader past the end does not take the error away (SOCK_DONE).
     if i.fin {
         return Ok(0);
     }
-    if let Some(e) = pending(s, skip) {
+    if let Some(e) = pending(cx, s, i, skip) {
         return Err(e);
     }
     match i.phase {

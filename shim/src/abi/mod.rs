@@ -12,6 +12,7 @@ pub(crate) mod msg;
 pub(crate) mod name;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod procnet;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod stdio;
@@ -28,6 +29,7 @@ pub(crate) static FAMILIES: &[&[Row]] = &[
     ifaddr::ROWS,
     name::ROWS,
     process::ROWS,
+    procnet::ROWS,
     signal::ROWS,
     syscall::ROWS,
     poll::ROWS,

@@ -18,7 +18,7 @@
 //! meanwhile can make the parser give up, as any frame can.
 #![allow(unsafe_code)]
 
-use super::Shared;
+use super::{Shared, map, pages::PAGE};
 use crate::gate;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
@@ -304,6 +304,33 @@ impl<const N: usize> Ring<N> {
         }
         head.store(to, Relaxed);
         self.reader.head.store(to, Release);
+    }
+
+    /// Empties a ring that has no reader (any more) and gives its memory back to the system. If a writer that lives is just writing into it, nothing
+    /// happens: false.
+    pub fn clear(&self, tid: u32) -> bool {
+        if !self.lock(tid) {
+            return false;
+        }
+        let head = AtomicU64::new(self.resume());
+        let idle = loop {
+            match self.peek(&head) {
+                Peek::Empty => break true,
+                Peek::Busy { tid, .. } if gate::thread_exists(tid) => break false,
+                Peek::Frame { span, .. } | Peek::Busy { span, .. } => self.advance(&head, span),
+                Peek::Bad => {}
+            }
+        };
+        if idle {
+            let at = self.data.0.get() as usize;
+            let (from, to) = (at.next_multiple_of(PAGE), (at + N) & !(PAGE - 1));
+            if from < to {
+                // SAFETY: pages of our own mapping that hold nothing but this ring's records; there are none, and we have the lock, so none comes.
+                unsafe { map::release(from, to - from) };
+            }
+        }
+        self.writers.lock.store(0, Release);
+        idle
     }
 
     /// The position a new reader takes over at: what the last one left.

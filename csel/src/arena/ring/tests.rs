@@ -98,6 +98,25 @@ fn full_is_full_and_room_comes_back() {
 }
 
 #[test]
+fn a_cleared_ring_is_empty_and_takes_no_memory() {
+    let r = ring();
+    while send(r, 1, 1500, 1) {}
+    let writing = r.reserve(gate::gettid(), 100, 7);
+    assert_eq!(r.clear(gate::gettid()), writing.is_none());
+    drop(writing);
+    assert!(r.clear(gate::gettid()));
+    assert_eq!(r.used(), 0);
+    // SAFETY: the ring's own bytes, which nobody else uses now.
+    let bytes = unsafe { &*r.data.0.get() };
+    assert!(bytes[4096..N - 4096].iter().all(|b| *b == 0), "the pages were not given back");
+    let head = AtomicU64::new(r.resume());
+    assert!(send(r, 1, 1500, 9));
+    let mut seeds = Vec::new();
+    take(r, &head, &mut seeds);
+    assert_eq!(seeds, [9]);
+}
+
+#[test]
 fn discarded_frames_are_skipped() {
     let (r, head) = (ring(), AtomicU64::new(0));
     drop(r.reserve(1, 100, 7));

@@ -294,6 +294,7 @@ fn free(seg: &Segment, n: u16, p: &Port) {
         p.life.store(life.wrapping_add(1), Release);
         seg.mark(usize::from(n), false);
         seg.header.changes.fetch_add(1, AcqRel);
+        p.ring.clear(gate::gettid());
     }
 }
 

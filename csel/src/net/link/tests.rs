@@ -125,10 +125,14 @@ fn a_successor_gets_no_frame_of_its_predecessor() {
     // Somebody else takes the port, and the address.
     let facts = join::plug(b.env.seg, -1, &b.env.inst.facts.get().config, &b.env.inst.facts.get().name, None).unwrap();
     assert_eq!(facts.port, port(b));
+    b.env.inst.net.link.begin(b.env.seg, facts.port);
     let new = a.call(|cx| hop(cx, Ip::ANY4, v4(b))).unwrap();
     assert_ne!(new.generation, old.generation);
+    // One who had found the way before, and is late.
+    let p = b.env.seg.port(port(b)).unwrap();
+    p.ring.reserve(a.me.tid, 100, old.generation).unwrap().commit();
     b.progress();
-    assert_eq!(read(&b.env.inst.stats.frames_in), 1);
+    assert_eq!((read(&b.env.inst.stats.frames_in), read(&b.env.inst.stats.frames_bad)), (1, 0));
     assert_eq!(read(&b.env.inst.stats.ip_in_errors) + read(&b.env.inst.stats.ip_in_addr_errors), 0);
 }
 

@@ -84,6 +84,8 @@ pub struct Event {
     pub events: u32,
     /// The application's.
     pub data: u64,
+    /// It is about a nested epoll descriptor, of which the kernel's half may speak too.
+    pub nested: bool,
 }
 
 fn set_of<'a>(cx: &Cx<'a>, s: &Sock) -> Option<(Id<Set>, &'static Set)> {
@@ -348,7 +350,8 @@ pub fn wait(cx: &Cx<'_>, ep: &Held, out: &mut [Event]) -> usize {
         if events == 0 {
             continue;
         }
-        out[n] = Event { events, data: it.data.load(Relaxed) };
+        let nested = cx.inst.socks.get(Id::new(it.sock.load(Relaxed))).is_some_and(|s| s.kind() == crate::call::Kind::Epoll);
+        out[n] = Event { events, data: it.data.load(Relaxed), nested };
         n += 1;
         let asked = it.events.load(Relaxed);
         if asked & libc::EPOLLONESHOT as u32 != 0 {

@@ -101,6 +101,7 @@ impl WaitQueue {
 
     #[inline(never)]
     fn wake_as(&self, cx: &Cx<'_>, me: &Me, events: u32, items: bool) {
+        let events = key(events);
         let mut given = false;
         let one = self.one.load(SeqCst);
         if one != 0 && one as u32 & events & ev::ALL != 0 {
@@ -212,6 +213,18 @@ impl WaitQueue {
             at = h.next.load(Relaxed);
         }
     }
+}
+
+/// What a wake-up is matched by: sock_def_readable() and sock_def_write_space() say all names of their event at once.
+#[inline]
+fn key(mut events: u32) -> u32 {
+    if events & ev::IN != 0 {
+        events |= ev::PRI | ev::RDNORM | ev::RDBAND;
+    }
+    if events & ev::OUT != 0 {
+        events |= ev::WRNORM | ev::WRBAND;
+    }
+    events
 }
 
 /// Hooks `who` on a socket's queue; `None` if there is no hook left.

@@ -66,7 +66,7 @@ fn event_of(op: c_int, event: *const epoll_event) -> Result<Event> {
         return Ok(Event::default());
     }
     let e = user::get(event)?;
-    Ok(Event { events: e.events, data: e.u64 })
+    Ok(Event { events: e.events, data: e.u64, nested: false })
 }
 
 /// Whether `fd` is an epoll descriptor of ours.
@@ -120,6 +120,24 @@ fn native_wait(epfd: c_int, at: *mut epoll_event, max: usize) -> Result<usize> {
     }
 }
 
+/// Takes those of the kernel's `n` events at `at` away that are about a nested descriptor of which our half has spoken as well: to the application it
+/// is one. (Another kernel descriptor with the same user data, level-triggered, is reported next time.)
+#[cold]
+fn merge(at: *mut epoll_event, n: usize, ours: &[Event]) -> usize {
+    let mut kept = 0;
+    for i in 0..n {
+        let Ok(e) = user::get(at.wrapping_add(i)) else { return n };
+        if ours.iter().any(|o| o.nested && o.data == e.u64) {
+            continue;
+        }
+        if kept != i && user::put(at.wrapping_add(kept), &e).is_err() {
+            return n;
+        }
+        kept += 1;
+    }
+    kept
+}
+
 /// What is ready now, ours and the kernel's; how many, and whether the kernel's half counts.
 fn collect(epfd: c_int, at: *mut epoll_event, max: usize) -> Result<(usize, bool)> {
     let mut out = [Event::default(); BATCH];
@@ -136,15 +154,21 @@ fn collect(epfd: c_int, at: *mut epoll_event, max: usize) -> Result<(usize, bool
         }
         Ok(ours)
     })?;
-    for e in &out[..ours] {
+    let ours = &out[..ours];
+    let nested = ours.iter().any(|e| e.nested);
+    if nested && first {
+        n = merge(at, n, ours);
+    }
+    for e in ours {
         user::put(at.wrapping_add(n), &epoll_event { events: e.events, u64: e.data })?;
         n += 1;
     }
     if mixed && !first && n < max {
-        n += match native_wait(epfd, at.wrapping_add(n), max - n) {
+        let more = match native_wait(epfd, at.wrapping_add(n), max - n) {
             Err(e) if n == 0 => return Err(e),
             r => r.unwrap_or(0),
         };
+        n += if nested { merge(at.wrapping_add(n), more, ours) } else { more };
     }
     Ok((n, mixed))
 }

@@ -12,7 +12,8 @@
 //! Use: `cargo test -p csel-tests --test polldiff` (2 000 sequences); `CSEL_POLLDIFF_SEQUENCES=100000`; `CSEL_POLLDIFF_FIRST=n` to begin elsewhere.
 //! A difference is shown with both lines from where they part; `CSEL_POLLDIFF_FIRST=n CSEL_POLLDIFF_SEQUENCES=1` runs it again.
 //!
-//! Limits: events of one wait are compared as a set when kernel descriptors are among them (ours come first, then the kernel's), in order else.
+//! Limits: events of one wait are compared as a set: the order of two that one operation causes is the softirq's, natively. That what is ready takes
+//! turns is seen by as many waits for one event as there are events.
 mod world;
 
 use std::fs;

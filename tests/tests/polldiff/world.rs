@@ -129,6 +129,13 @@ fn queued(fd: i32) -> i32 {
     n
 }
 
+fn shown(events: &[(u64, u32)]) -> String {
+    events.iter().fold(String::new(), |mut text, (data, events)| {
+        let _ = write!(text, " s{data}:{events:#x}");
+        text
+    })
+}
+
 /// TCP_QUICKACK: a delayed acknowledgement goes now.
 fn acknowledge(fd: i32) {
     let on = 1i32;
@@ -491,22 +498,29 @@ impl World {
         }
     }
 
-    fn wait(&mut self, e: usize, es: Slot) {
-        let What::Epoll(set) = es.what else { return };
-        let max = if self.mixed[set] || self.dice.chance(60) { 64 } else { 1 + self.dice.roll(3) };
+    /// epoll_wait(2) without waiting. Which of several events of one operation comes first is a matter of softirqs: they are compared as a set.
+    fn take(fd: i32, max: usize) -> (i32, Vec<(u64, u32)>) {
         let mut out = [libc::epoll_event { events: 0, u64: 0 }; 64];
         // SAFETY: room for max events.
-        let n = unsafe { libc::epoll_wait(es.fd, out.as_mut_ptr(), max as i32, 0) };
-        let mut got: Vec<_> = out[..n.max(0) as usize].iter().map(|e| (e.u64, e.events)).collect();
-        if self.mixed[set] {
-            got.sort_unstable();
-        }
-        let mut text = String::new();
-        for (data, events) in got {
-            let _ = write!(text, " s{data}:{events:#x}");
-        }
+        let n = unsafe { libc::epoll_wait(fd, out.as_mut_ptr(), max as i32, 0) };
+        (n, out[..n.max(0) as usize].iter().map(|e| (e.u64, e.events)).collect())
+    }
+
+    fn wait(&mut self, e: usize, es: Slot) {
+        let (n, mut got) = Self::take(es.fd, 64);
+        got.sort_unstable();
         let n = said(n as isize);
-        self.say(format_args!("wait(s{e},{max})={n}{text}"));
+        self.say(format_args!("wait(s{e})={n}{}", shown(&got)));
+        if self.dice.chance(20) && !got.is_empty() {
+            // What is ready takes turns: as many waits for one as there are, and each has had its turn.
+            let What::Epoll(set) = es.what else { return };
+            if self.mixed[set] {
+                return;
+            }
+            let mut turns: Vec<_> = (0..got.len()).flat_map(|_| Self::take(es.fd, 1).1).collect();
+            turns.sort_unstable();
+            self.say(format_args!("turns(s{e}){}", shown(&turns)));
+        }
     }
 
     /// Every set is asked.

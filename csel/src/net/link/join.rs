@@ -265,16 +265,15 @@ pub fn plug(seg: &Segment, fd: i32, config: &Config, program: &Name, at: Option<
     let _held = JoinLock::take(fd).ok_or_else(|| JoinError::Busy(at.unwrap_or_default()))?;
     reclaim(seg, fd);
     let is_marked = |n: usize| seg.header.taken[n / 64].load(Acquire) >> (n % 64) & 1 == 1;
-    let n = (0..PORTS).find(|n| !is_marked(*n) || !seg.ports[*n].is_taken()).ok_or(JoinError::Full(config.net))?;
+    // One who has left a port may hold its byte a moment longer, until its last process is gone: then the next port is ours.
+    let is_free = |n: usize| !is_marked(n) || !seg.ports[n].is_taken();
+    let n =
+        (0..PORTS).find(|n| is_free(*n) && (fd < 0 || file::ofd_lock(fd, *n as u64, true).is_ok())).ok_or(JoinError::Full(config.net))?;
     let port = &seg.ports[n];
     let name = name(seg, config, program)?;
     let mac = if config.mac.is_unset() { [2, 0xc5, 0xe1, 0, (n >> 8) as u8, n as u8] } else { config.mac.0 };
     let mut facts = Facts { config: *config, name, addrs: [Prefix::default(); ADDRS], addr_count: 0, mac, port: n as u16, mtu: config.mtu };
     addresses(seg, config, n, &mut facts)?;
-    if fd >= 0 && file::ofd_lock(fd, n as u64, true).is_err() {
-        // Nobody says it is taken, and somebody holds it: a file that does not tell the truth.
-        return Err(JoinError::Busy(at.unwrap_or_default()));
-    }
     write(seg, port, &facts);
     Ok(facts)
 }

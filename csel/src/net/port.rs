@@ -38,8 +38,6 @@ pub enum Space {
     Udp,
     /// Identifiers of ping sockets.
     Ping,
-    /// UDP-Lite's.
-    Lite,
 }
 
 /// How a reservation came about and what it is used for.
@@ -86,7 +84,7 @@ struct Table {
 #[repr(C)]
 #[derive(Shared)]
 pub struct State {
-    spaces: [Lock<Table, { rank::TABLE }>; 4],
+    spaces: [Lock<Table, { rank::TABLE }>; 3],
 }
 
 /// A reservation without a socket.

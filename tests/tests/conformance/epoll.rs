@@ -1,7 +1,7 @@
 //! epoll(7): level, edge, oneshot, what ctl refuses, and what closing and duplicating do.
 
 use crate::cases;
-use crate::net::{LIMIT, QUIET, bound_udp, listener, nobody, pair, put_all, sleep, take, take_all, udp_pair, wait, wait_in};
+use crate::net::{LIMIT, QUIET, bound_udp, fill, listener, nobody, pair, put_all, sleep, take, take_all, udp_pair, wait, wait_in};
 use crate::poll::{eventfd, kick, pipe, timerfd, unixpair};
 use crate::sys::{Fd, Net, R, sys};
 use libc::{EINVAL, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, POLLIN, SOL_SOCKET};
@@ -323,30 +323,12 @@ fn edge_out_once(net: Net) {
     e.quiet();
 }
 
-/// Sends until it would block and goes on blocking.
-fn stuff(c: &Fd) -> usize {
-    let chunk = [1; 16384];
-    let mut total = 0;
-    c.nonblock(true);
-    let mut refused = 0;
-    while refused < 2 {
-        match c.send(if refused == 0 { &chunk } else { &chunk[..1] }, 0).get() {
-            Ok(n) => (total, refused) = (total + n as usize, 0),
-            Err(_) => {
-                refused += 1;
-                c.poll(libc::POLLOUT, 100);
-            }
-        }
-    }
-    total
-}
-
 fn edge_out_after_full(net: Net) {
     let (c, s) = pair(net);
     let e = Ep::new();
     e.add(&c, OUT | ET);
     e.gives(&c, OUT);
-    let total = stuff(&c);
+    let total = fill(&c);
     while !e.wait(4, 0).is_empty() {}
     take_all(&s, total);
     e.gives(&c, OUT);

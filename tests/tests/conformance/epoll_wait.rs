@@ -551,11 +551,7 @@ fn kernel_event_while_spinning(net: Net) {
 
 fn writer_wakes_by_drain(net: Net) {
     let (c, s) = pair(net);
-    c.nonblock(true);
-    let chunk = vec![1; 65536];
-    while c.poll(libc::POLLOUT, 60) != 0 {
-        while c.send(&chunk, 0).get().is_ok() {}
-    }
+    crate::net::fill(&c);
     let e = Ep::new();
     e.add(&c, OUT);
     let mut room = vec![0; 1 << 20];

@@ -3,7 +3,7 @@
 use std::mem;
 
 use crate::cases;
-use crate::net::{listener, pair, take, take_all, udp_pair, until};
+use crate::net::{fill, listener, pair, take, take_all, udp_pair, until};
 use crate::sys::{Fd, Net, R, sys};
 use libc::{FIONBIO, FIONREAD, TIOCOUTQ};
 
@@ -75,22 +75,9 @@ fn outq_empty(net: Net) {
     assert_eq!(net.udp().ioctl_int(TIOCOUTQ), 0);
 }
 
-/// Sends until it would block for a while; how much.
-fn stuff(c: &Fd) -> usize {
-    let chunk = [1; 16384];
-    let mut total = 0;
-    c.nonblock(true);
-    while c.poll(libc::POLLOUT, 100) != 0 {
-        while let Ok(n) = c.send(&chunk, 0).get() {
-            total += n as usize;
-        }
-    }
-    total
-}
-
 fn outq_holds_unread(net: Net) {
     let (c, s) = pair(net);
-    let total = stuff(&c);
+    let total = fill(&c);
     let out = c.ioctl_int(TIOCOUTQ) as usize;
     let there = s.ioctl_int(FIONREAD) as usize;
     assert!(out > 0 && there > 0, "{out} {there} of {total}");
@@ -102,7 +89,7 @@ fn outq_holds_unread(net: Net) {
 fn outqnsd(net: Net) {
     let (c, s) = pair(net);
     assert_eq!(c.ioctl_int(SIOCOUTQNSD), 0);
-    let total = stuff(&c);
+    let total = fill(&c);
     let unsent = c.ioctl_int(SIOCOUTQNSD);
     assert!(unsent >= 0 && unsent <= c.ioctl_int(TIOCOUTQ));
     take_all(&s, total);

@@ -14,6 +14,9 @@ pub(crate) const LIMIT: i32 = 10_000;
 /// How long to watch for something that must not happen, in milliseconds.
 pub(crate) const QUIET: i32 = 60;
 
+/// How long a full way must stay full.
+const FULL: Duration = Duration::from_millis(700);
+
 /// A listening socket on the loopback address, and where it is.
 #[track_caller]
 pub(crate) fn listener(net: Net) -> (Fd, Addr) {
@@ -154,6 +157,31 @@ pub(crate) fn take_to_end(fd: &Fd) -> Vec<u8> {
         }
         all.extend(some);
     }
+}
+
+/// Fills the way from `c` (nonblocking from then on) until no byte goes; how many went.
+///
+/// Room comes back after "full" for a while: the kernel charges what it has queued anew, and a probe of the closed window may find some left. So
+/// full is: refused, and refused still after [`FULL`].
+#[track_caller]
+pub(crate) fn fill(c: &Fd) -> usize {
+    let chunk = [7; 16384];
+    let mut total = 0;
+    c.nonblock(true);
+    let mut since: Option<Instant> = None;
+    while since.is_none_or(|t| t.elapsed() < FULL) {
+        let data = if since.is_none() { &chunk[..] } else { &chunk[..1] };
+        match c.send(data, 0).get() {
+            Ok(n) => (total, since) = (total + n as usize, None),
+            Err(e) => {
+                assert_eq!(e, libc::EAGAIN);
+                since.get_or_insert_with(Instant::now);
+                c.poll(libc::POLLOUT, 50);
+                sleep(5);
+            }
+        }
+    }
+    total
 }
 
 /// Writes all of it, however often that takes.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cases;
 use crate::epoll::{Ep, IN};
-use crate::net::{LIMIT, bound_udp, listener, pair, put_all, sleep, take, until, wait_in};
+use crate::net::{LIMIT, bound_udp, fill, listener, pair, put_all, sleep, take, until, wait_in};
 use crate::sys::{Fd, Net, R, sys};
 use libc::{EAGAIN, EINTR, POLLIN, POLLOUT, SA_RESTART, SIGUSR1, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
 
@@ -138,25 +138,10 @@ fn accept_restarts(net: Net) {
     let _s = restarted(SA_RESTART, || l.accept(), || c.connect(&at).is(0)).fd();
 }
 
-/// Sends until it would block for a while.
-fn stuff(c: &Fd) {
-    let chunk = [1; 16384];
-    c.nonblock(true);
-    let mut refused = 0;
-    while refused < 2 {
-        if c.send(if refused == 0 { &chunk } else { &chunk[..1] }, 0).get().is_ok() {
-            refused = 0;
-        } else {
-            refused += 1;
-            c.poll(POLLOUT, 100);
-        }
-    }
-    c.nonblock(false);
-}
-
 fn send_interrupted(net: Net) {
     let (c, _s) = pair(net);
-    stuff(&c);
+    fill(&c);
+    c.nonblock(false);
     interrupted(0, || c.send(&[0; 100_000], 0)).fails(EINTR);
 }
 
@@ -170,7 +155,8 @@ fn send_interrupted_partly(net: Net) {
 
 fn send_restarts(net: Net) {
     let (c, s) = pair(net);
-    stuff(&c);
+    fill(&c);
+    c.nonblock(false);
     restarted(
         SA_RESTART,
         || c.send(b"x", 0),
@@ -399,7 +385,8 @@ fn rcvtimeo(net: Net) {
 
 fn sndtimeo(net: Net) {
     let (c, _s) = pair(net);
-    stuff(&c);
+    fill(&c);
+    c.nonblock(false);
     timeout(&c, SO_SNDTIMEO, 60);
     let start = Instant::now();
     c.send(&[0; 100_000], 0).fails(EAGAIN);

@@ -3,7 +3,7 @@
 use std::thread;
 
 use crate::cases;
-use crate::net::{listener, pair, pattern, put_all, sleep, take, take_all, take_to_end, until, wait, wait_in, wait_ready};
+use crate::net::{fill, listener, pair, pattern, put_all, sleep, take, take_all, take_to_end, until, wait, wait_in, wait_ready};
 use crate::sys::{Addr, Fd, Net, sys};
 use libc::{
     ECONNRESET, ENOTCONN, EPIPE, MSG_DONTWAIT, MSG_NOSIGNAL, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SHUT_RD, SHUT_RDWR, SHUT_WR,
@@ -167,19 +167,10 @@ fn shut_wakes_poller(net: Net) {
     });
 }
 
-/// `c` can take no more.
-fn stuff(c: &Fd) {
-    let chunk = [1; 16384];
-    c.nonblock(true);
-    while c.poll(POLLOUT, 60) != 0 {
-        while c.send(&chunk, 0).get().is_ok() {}
-    }
-    c.nonblock(false);
-}
-
 fn shut_wr_wakes_blocked_writer(net: Net) {
     let (c, _s) = pair(net);
-    stuff(&c);
+    fill(&c);
+    c.nonblock(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             // What did fit before is reported, if any did; then the pipe is broken.
@@ -272,7 +263,8 @@ fn reset_wakes_reader(net: Net) {
 
 fn reset_wakes_writer(net: Net) {
     let (c, s) = pair(net);
-    stuff(&c);
+    fill(&c);
+    c.nonblock(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut last = c.send(&[0; 100_000], MSG_NOSIGNAL);
@@ -295,7 +287,8 @@ fn linger_zero_resets(net: Net) {
 
 fn reset_discards_unsent(net: Net) {
     let (c, s) = pair(net);
-    stuff(&c);
+    fill(&c);
+    c.nonblock(false);
     reset(c);
     until(|| s.ready() & POLLERR != 0);
     let mut room = vec![0; 1 << 20];
@@ -325,7 +318,8 @@ fn linger_waits_for_reader(net: Net) {
 
 fn linger_gives_up(net: Net) {
     let (c, s) = pair(net);
-    stuff(&c);
+    fill(&c);
+    c.nonblock(false);
     c.set(SOL_SOCKET, SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 1 }).is(0);
     // It comes back after a second though nobody reads; the bytes stay on their way.
     c.close().is(0);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 use crate::cases;
-use crate::net::{listener, pair, pattern, put_all, quiet, sleep, take, take_all, take_to_end, until, wait, wait_in, wait_out};
+use crate::net::{fill, listener, pair, pattern, put_all, quiet, sleep, take, take_all, take_to_end, until, wait, wait_in, wait_out};
 use crate::sys::{Fd, Net, sys};
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, POLLIN, POLLOUT, SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET};
 
@@ -198,27 +198,6 @@ fn zero_send(net: Net) {
     c.send(b"", 0).is(0);
     c.write(b"").is(0);
     quiet(&s, POLLIN);
-}
-
-/// Fills the way from `c` until it would block; how many bytes fit.
-fn fill(c: &Fd) -> usize {
-    let chunk = [7; 16384];
-    let mut total = 0;
-    c.nonblock(true);
-    // The receiver's queue may take some more after a moment, and there may be room that is too little for POLLOUT; so full is:
-    // refused, quiet for a while, and still refused.
-    let mut refused = 0;
-    while refused < 2 {
-        match c.send(if refused == 0 { &chunk } else { &chunk[..1] }, 0).get() {
-            Ok(n) => (total, refused) = (total + n as usize, 0),
-            Err(e) => {
-                assert_eq!(e, libc::EAGAIN);
-                refused += 1;
-                c.poll(POLLOUT, 100);
-            }
-        }
-    }
-    total
 }
 
 fn fill_then_eagain(net: Net) {

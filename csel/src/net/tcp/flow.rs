@@ -9,7 +9,7 @@
 //! **Locks.** [`Flow::inner`], rank FLOW; never two at once. **Failure.** A lock inherited from a dead thread resets the connection: its engine may be
 //! half changed.
 use super::demux::{self, Key, Words};
-use super::meter::{ACK, Meter, RST, Segment};
+use super::meter::{self, ACK, Meter, RST, Segment};
 use super::option::Opts;
 use super::tick;
 use super::wire::{self, Port, ip_header};
@@ -439,7 +439,11 @@ pub(super) fn probe(cx: &Cx<'_>, i: &mut Inner, seq: u32) -> bool {
 /// Tells the peer that the connection is no more.
 pub(super) fn reset_peer(cx: &Cx<'_>, i: &mut Inner) {
     let Some(hop) = hop(cx, i) else { return };
-    let s = Segment { seq: i.meter.snd_nxt, ack: i.meter.rcv_nxt, flags: RST | ACK, ..Segment::default() };
+    // tcp_acceptable_seq: beyond the peer's window (a probe's byte) a reset would not be believed.
+    let m = &i.meter;
+    let edge = m.snd_una.wrapping_add(m.snd_wnd);
+    let seq = if m.snd_una != m.iss && meter::before(edge, m.snd_nxt) { edge } else { m.snd_nxt };
+    let s = Segment { seq, ack: m.rcv_nxt, flags: RST | ACK, ..Segment::default() };
     wire::emit(cx, &hop, &i.tuple, &s, i.opts.hops(), i.opts.tos);
 }
 

@@ -155,6 +155,11 @@ fn judge(cx: &Cx<'_>, i: &mut Inner, look: &Look, s: &Segment) -> Verdict {
         // Beyond what we announced, or (in SYN-RECEIVED) beyond what we could mean: bug B.
         return Verdict::Drop;
     }
+    if s.len == 1 && s.seq == m.rcv_nxt && m.rcv_edge == m.rcv_nxt && free >> m.scaled() == 0 && i.phase == Phase::Open {
+        // The engine probes a closed window with a byte of data, and would take it into what the window's scale leaves free: no byte may pass a
+        // window that was announced as closed. It is answered as a keep-alive is.
+        return Verdict::TakeAs(m.rcv_nxt.wrapping_sub(1));
+    }
     if s.len > 0 && before(m.rcv_nxt, end) && i.rcv_shut && !i.fin && matches!(look.state, State::FinWait1 | State::FinWait2) {
         return Verdict::Abort;
     }
@@ -196,7 +201,7 @@ pub(super) fn segment(cx: &Cx<'_>, n: u32, i: &mut Inner, p: &Packet<'_>, s: &Se
         Verdict::Take => {}
         Verdict::TakeAs(seq) => {
             fed.seq = seq;
-            fed.flags &= !SYN;
+            fed.flags &= !(SYN | FIN);
             fed.len = 0;
             ip = bare(&mut small, p, &fed);
         }

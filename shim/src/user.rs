@@ -124,7 +124,7 @@ pub(crate) fn readable(v: &[IoIn<'_>]) -> bool {
             if get(base.wrapping_add(at)).is_err() {
                 return false;
             }
-            at = (base as usize + at + 4096 & !4095) - base as usize;
+            at = ((base as usize + at + 4096) & !4095) - base as usize;
         }
         true
     })

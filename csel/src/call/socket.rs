@@ -24,7 +24,7 @@ pub fn kind_of(family: i32, ty: i32, protocol: i32) -> core::result::Result<Kind
     }
     match (ty & 0xf, protocol) {
         (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) => Ok(Kind::Tcp),
-        (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => Ok(Kind::Udp),
+        (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE) => Ok(Kind::Udp),
         (libc::SOCK_DGRAM, libc::IPPROTO_ICMP) if !v6 => Ok(Kind::Ping),
         (libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6) if v6 => Ok(Kind::Ping),
         (libc::SOCK_RAW, 0) => Err(Some(Errno::EPROTONOSUPPORT)),
@@ -41,7 +41,7 @@ pub fn socket(cx: &Cx<'_>, family: i32, ty: i32, protocol: i32) -> core::result:
     let flags = libc::O_RDWR | if ty & libc::SOCK_NONBLOCK != 0 { libc::O_NONBLOCK } else { 0 };
     let protocol = match (kind, protocol) {
         (Kind::Tcp, _) => libc::IPPROTO_TCP,
-        (Kind::Udp, _) => libc::IPPROTO_UDP,
+        (Kind::Udp, 0) => libc::IPPROTO_UDP,
         (_, p) => p,
     };
     let s = fd::open(cx, kind, family as u16, (ty & 0xf) as u16, protocol as u16, flags as u32).map_err(Some)?;

@@ -38,6 +38,8 @@ pub enum Space {
     Udp,
     /// Identifiers of ping sockets.
     Ping,
+    /// UDP-Lite's.
+    Lite,
 }
 
 /// How a reservation came about and what it is used for.
@@ -84,7 +86,7 @@ struct Table {
 #[repr(C)]
 #[derive(Shared)]
 pub struct State {
-    spaces: [Lock<Table, { rank::TABLE }>; 3],
+    spaces: [Lock<Table, { rank::TABLE }>; 4],
 }
 
 /// A reservation without a socket.

@@ -187,9 +187,10 @@ fn error(cx: &Cx<'_>, p: &Packet<'_>) {
             let about = Tuple { local: Endpoint::new(src, port(0)), remote: Endpoint::new(dst, port(2)) };
             tcp::icmp_error(cx, &about, errno, hard, mtu);
         }
-        libc::IPPROTO_UDP => {
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => {
+            let lite = i32::from(proto) == libc::IPPROTO_UDPLITE;
             report.to.port = port(2);
-            udp::icmp_error(cx, &Endpoint::new(src, port(0)), &Endpoint::new(dst, port(2)), &report, &rest[8..], hard);
+            udp::icmp_error(cx, lite, &Endpoint::new(src, port(0)), &Endpoint::new(dst, port(2)), &report, &rest[8..], hard);
         }
         libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => ping::icmp_error(cx, &Endpoint::new(src, port(4)), &report, rest, hard),
         _ => {}

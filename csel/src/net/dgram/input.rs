@@ -69,7 +69,7 @@ fn deliver(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16, one: bool) 
         // A connection has two ends (tcp_v4_rcv: only PACKET_HOST), and nobody is at 0.0.0.0 or 255.255.255.255 (ip_route_input_slow).
         libc::IPPROTO_TCP if !one || p.src.is_unspecified() || p.src == Ip::BROADCAST => bump(&cx.inst.stats.ip_in_addr_errors),
         libc::IPPROTO_TCP => tcp::input(cx, p),
-        libc::IPPROTO_UDP => udp::input(cx, p, ifindex, fragment),
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => udp::input(cx, p, ifindex, fragment),
         libc::IPPROTO_ICMP if p.dst.is_v4() => icmp::input(cx, p, ifindex),
         libc::IPPROTO_ICMPV6 if !p.dst.is_v4() => icmp::input(cx, p, ifindex),
         // IPv6 "no next header".

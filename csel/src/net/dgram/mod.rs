@@ -67,6 +67,8 @@ pub struct Body {
     kind: u8,
     /// An AF_INET6 socket?
     pub v6: bool,
+    /// UDP-Lite (RFC 3828)?
+    pub lite: bool,
     /// connect(2) has been called.
     pub connected: bool,
     /// The application chose the address itself (SOCK_BINDADDR_LOCK).
@@ -114,6 +116,7 @@ impl Body {
     /// The port space of its kind.
     fn space(&self) -> Option<Space> {
         match self.kind() {
+            Kind::Udp if self.lite => Some(Space::Lite),
             Kind::Udp => Some(Space::Udp),
             Kind::Ping => Some(Space::Ping),
             _ => None,
@@ -218,6 +221,7 @@ pub fn open(cx: &Cx<'_>, s: &Held) -> Result<()> {
     b.sock = s.id().0;
     b.kind = s.kind() as u8;
     b.v6 = s.is_v6();
+    b.lite = i32::from(protocol) == libc::IPPROTO_UDPLITE && s.kind() == Kind::Udp;
     b.connected = false;
     b.addr_lock = false;
     b.port_lock = false;
@@ -355,7 +359,7 @@ pub fn connect(cx: &Cx<'_>, s: &Held, to: Option<&Endpoint>) -> Result<()> {
     b.connected = true;
     if let Some(space) = b.space() {
         // A ping socket's replies are told by their identifier alone.
-        port::associate(cx, space, b.id(), src, Some(&to).filter(|_| space == Space::Udp));
+        port::associate(cx, space, b.id(), src, Some(&to).filter(|_| space != Space::Ping));
     }
     Ok(())
 }

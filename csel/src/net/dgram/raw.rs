@@ -109,7 +109,7 @@ fn filtered(b: &Body, p: &Packet<'_>) -> bool {
 fn missing_sum(p: &Packet<'_>) -> Option<(usize, [u8; 2])> {
     let at = match i32::from(p.proto) {
         libc::IPPROTO_TCP => 16,
-        libc::IPPROTO_UDP => 6,
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => 6,
         _ => return None,
     };
     if p.payload.get(at..at + 2)? != [0, 0] {

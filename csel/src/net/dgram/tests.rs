@@ -335,6 +335,24 @@ fn raw_sockets_see_and_send() {
 }
 
 #[test]
+fn udplite_has_ports_of_its_own() {
+    let w = World::new(2);
+    let (a, b) = (&w.hosts[0], &w.hosts[1]);
+    let lite = |h: &Host| h.socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE);
+    let (s, t, u) = (lite(a), lite(b), udp(b, libc::AF_INET));
+    let at = Endpoint::new(v4(b), 6000);
+    for x in [&t, &u] {
+        b.call(|cx| bind(cx, x, &at)).unwrap();
+    }
+    assert_eq!(send_to(a, &s, Some(at), b"light"), Ok(5));
+    w.run();
+    assert_eq!(recv_from(b, &t).unwrap().0, b"light");
+    assert!(recv_from(b, &u).is_err());
+    done(a, [s]);
+    done(b, [t, u]);
+}
+
+#[test]
 fn shutdown_rules() {
     let w = World::new(1);
     let h = &w.hosts[0];

@@ -5,6 +5,7 @@
 //! **How it works.** [`send`] makes a [`Plan`] under its own socket's lock (addresses, TTL, interface), lets go of it and transmits: to one of our own
 //! addresses by looking the receiver up and copying straight into its queue, otherwise by [`output`]. UDP_CORK and MSG_MORE gather in [`Cork`];
 //! UDP_SEGMENT cuts one call into several datagrams. [`input`] is the way in from a link.
+//! UDP-Lite (udplite(7)) is the same with ports of its own; it always covers the whole datagram.
 //! **Limits.** UDP_GRO is accepted and never joins datagrams (joining is the kernel's choice there too). Encapsulation is refused.
 //! **Locks.** The sender's and the receiver's body, one after the other. **Failure.** As udp(7) says.
 //! **See also.** RFC 768, udp(7).
@@ -29,6 +30,12 @@ const HEADER: usize = 8;
 /// Datagrams one call with UDP_SEGMENT may become (UDP_MAX_SEGMENTS).
 const SEGMENTS: usize = 128;
 
+/// The ports of UDP or UDP-Lite.
+#[inline]
+fn space(lite: bool) -> Space {
+    if lite { Space::Lite } else { Space::Udp }
+}
+
 /// A datagram's way, decided.
 #[repr(C)]
 #[derive(Clone, Copy, Shared, Debug, Default)]
@@ -45,6 +52,8 @@ pub struct Plan {
     pub tos: u8,
     /// May not be cut into fragments.
     pub df: bool,
+    /// UDP-Lite.
+    pub lite: bool,
     /// A group's members on this side get it too (IP_MULTICAST_LOOP).
     pub echo: bool,
 }
@@ -150,6 +159,7 @@ pub fn plan(cx: &Cx<'_>, b: &Body, to: &Endpoint, said: &cmsg::Said) -> Result<P
         ttl: said.ttl.unwrap_or(default_ttl),
         tos: said.tos.unwrap_or(if v4 { o.tos } else { o.tclass }),
         df,
+        lite: b.lite,
         echo: !group || o.has(if v4 { flag::MULTICAST_LOOP } else { flag::MULTICAST_LOOP6 }),
     })
 }
@@ -293,7 +303,7 @@ fn transmit(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize
         let ifindex = if v4 { iface::LO } else { iface::of_addr(cx, plan.dst.ip).unwrap_or(iface::LO) };
         let head = Head { src: plan.src, dst: plan.dst, ifindex, ttl: plan.ttl, tos: plan.tos, ..Head::default() };
         let whole = HEADER + len + if v4 { 20 } else { 40 };
-        if whole <= 65535 && deliver(cx, &head, &Data::Pieces(data, skip, len))? {
+        if whole <= 65535 && deliver(cx, space(plan.lite), &head, &Data::Pieces(data, skip, len))? {
             return Ok(());
         }
         // Nobody there, or too long for one packet: as a packet, so that ICMP says so and fragments are cut.
@@ -314,7 +324,7 @@ fn wire(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) ->
     let ip = output::Ipv {
         src: plan.src.ip,
         dst: plan.dst.ip,
-        proto: libc::IPPROTO_UDP as u8,
+        proto: if plan.lite { libc::IPPROTO_UDPLITE } else { libc::IPPROTO_UDP } as u8,
         ttl: plan.ttl,
         tos: plan.tos,
         df: plan.df,
@@ -325,10 +335,10 @@ fn wire(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) ->
 
 /// Gives a datagram to the socket it is for; false if there is none. EFAULT: its bytes cannot be read.
 #[inline]
-fn deliver(cx: &Cx<'_>, head: &Head, data: &Data<'_>) -> Result<bool> {
+fn deliver(cx: &Cx<'_>, space: Space, head: &Head, data: &Data<'_>) -> Result<bool> {
     // Twice: the socket may be closed between the lookup and its lock.
     for _ in 0..2 {
-        let Some(id) = port::find(cx, Space::Udp, &head.dst, &head.src, head.ifindex) else { return Ok(false) };
+        let Some(id) = port::find(cx, space, &head.dst, &head.src, head.ifindex) else { return Ok(false) };
         if let Some((s, b)) = of(cx, id) {
             accept(cx, s, b, head, data)?;
             return Ok(true);
@@ -355,12 +365,12 @@ fn accept(cx: &Cx<'_>, s: &Sock, mut b: Locked<'_>, head: &Head, data: &Data<'_>
 }
 
 /// A datagram to a group or to everybody: each socket that wants it gets a copy.
-fn deliver_all(cx: &Cx<'_>, head: &Head, data: &Data<'_>) {
+fn deliver_all(cx: &Cx<'_>, space: Space, head: &Head, data: &Data<'_>) {
     let group = head.dst.ip.is_multicast();
     let mut ids = [Id::<Sock>::NONE; 32];
     let mut seen = 0;
     loop {
-        let n = port::find_all(cx, Space::Udp, &head.dst, &head.src, head.ifindex, seen, &mut ids);
+        let n = port::find_all(cx, space, &head.dst, &head.src, head.ifindex, seen, &mut ids);
         for id in &ids[..n] {
             let Some((s, b)) = of(cx, *id) else { continue };
             if !group || multicast::wants(&b.members, &b.opt, head.dst.ip, head.src.ip, head.ifindex) {
@@ -377,12 +387,19 @@ fn deliver_all(cx: &Cx<'_>, head: &Head, data: &Data<'_>) {
 /// A UDP packet from a link.
 pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16) {
     let u = p.payload;
-    let len = if u.len() >= HEADER { usize::from(u16::from_be_bytes([u[4], u[5]])) } else { 0 };
-    if len < HEADER || len > u.len() {
+    let lite = i32::from(p.proto) == libc::IPPROTO_UDPLITE;
+    let space = space(lite);
+    let mut len = if u.len() >= HEADER { usize::from(u16::from_be_bytes([u[4], u[5]])) } else { 0 };
+    // RFC 3828 3.1: UDP-Lite's field says how much the checksum covers (0: all), not how long it is.
+    let covered = if lite && len == 0 { u.len() } else { len };
+    if lite && u.len() >= HEADER {
+        len = u.len();
+    }
+    if len < HEADER || covered < HEADER || covered > u.len() || len > u.len() {
         bump(&cx.inst.stats.ip_in_errors);
         return;
     }
-    if u[6..8] != [0, 0] && output::fold(output::sum(output::pseudo(p.src, p.dst, p.proto, len), &u[..len])) != 0 {
+    if u[6..8] != [0, 0] && output::fold(output::sum(output::pseudo(p.src, p.dst, p.proto, len), &u[..covered])) != 0 {
         bump(&cx.inst.stats.ip_in_errors);
         return;
     }
@@ -398,17 +415,17 @@ pub fn input(cx: &Cx<'_>, p: &Packet<'_>, ifindex: u32, fragment: u16) {
     };
     let data = Data::Bytes(&u[HEADER..len]);
     if p.dst.is_multicast() || p.dst.is_v4() && iface::is_broadcast(cx, p.dst) {
-        deliver_all(cx, &head, &data);
-    } else if !matches!(deliver(cx, &head, &data), Ok(true)) {
+        deliver_all(cx, space, &head, &data);
+    } else if !matches!(deliver(cx, space, &head, &data), Ok(true)) {
         bump(&cx.inst.stats.udp_no_ports);
         icmp::unreachable_port(cx, p);
     }
 }
 
 /// An ICMP error about a datagram from `local` to `remote`.
-pub fn icmp_error(cx: &Cx<'_>, local: &Endpoint, remote: &Endpoint, report: &Report, data: &[u8], hard: bool) {
+pub fn icmp_error(cx: &Cx<'_>, lite: bool, local: &Endpoint, remote: &Endpoint, report: &Report, data: &[u8], hard: bool) {
     let ifindex = iface::of_addr(cx, local.ip).unwrap_or(0);
-    let Some(id) = port::find(cx, Space::Udp, local, remote, ifindex) else { return };
+    let Some(id) = port::find(cx, space(lite), local, remote, ifindex) else { return };
     let Some((s, mut b)) = of(cx, id) else { return };
     if s.error.load(Relaxed) == 0 || b.opt.on & (flag::RECVERR | flag::RECVERR6) != 0 {
         b.fail(cx, s, report, data, hard);

@@ -296,8 +296,9 @@ pub(super) fn get_udp(cx: &Cx<'_>, s: &Held, name: i32, out: &mut [u8]) -> Resul
     }
     match name {
         libc::UDP_SEGMENT => int(out, i32::from(o.gso)),
-        // UDP-Lite's coverage options read as 0 on UDP.
-        libc::UDP_ENCAP | 10 | 11 => int(out, 0),
+        // UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV: 0 is the whole datagram, and so it is on UDP.
+        10 | 11 => int(out, i32::from(o.coverage[name as usize - 10])),
+        libc::UDP_ENCAP => int(out, 0),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
@@ -319,6 +320,14 @@ pub(super) fn set_udp(cx: &Cx<'_>, s: &Held, name: i32, value: &[u8]) -> Result<
         }
         libc::UDP_SEGMENT => Err(Errno::EINVAL),
         libc::UDP_ENCAP if v == 0 => Ok(()),
+        10 | 11 if i32::from(s.protocol.load(Relaxed)) == libc::IPPROTO_UDPLITE => {
+            // udp_lib_setsockopt: at least the header, at most what fits.
+            o.coverage[name as usize - 10] = match v {
+                0 => 0,
+                v => v.clamp(8, 0xffff) as u16,
+            };
+            Ok(())
+        }
         _ => Err(Errno::ENOPROTOOPT),
     }
 }

@@ -125,6 +125,8 @@ pub struct Options {
     pub checksum: i32,
     /// UDP_SEGMENT, 0 for none.
     pub gso: u16,
+    /// UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV: kept, everything is covered.
+    pub coverage: [u16; 2],
 }
 
 /// SO_RCVBUF and SO_SNDBUF of a datagram socket by default (net.core.rmem_default).
@@ -184,6 +186,7 @@ impl Options {
             icmp_filter: [0; 8],
             checksum: -1,
             gso: 0,
+            coverage: [0; 2],
         }
     }
     /// Is this on?
@@ -316,7 +319,7 @@ pub fn get(cx: &Cx<'_>, s: &Held, level: i32, name: i32, out: &mut [u8]) -> Resu
         _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
         libc::SOL_SOCKET => socket::get(cx, s, name, out),
         libc::IPPROTO_TCP if kind == Kind::Tcp => tcp::getsockopt(cx, s, name, out),
-        libc::IPPROTO_UDP if kind == Kind::Udp => ip::get_udp(cx, s, name, out),
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => ip::get_udp(cx, s, name, out),
         libc::IPPROTO_IP => ip::get(cx, s, name, out),
         libc::IPPROTO_IPV6 => ip6::get(cx, s, name, out),
         // SOL_RAW; ICMP_FILTER.
@@ -340,7 +343,7 @@ pub fn set(cx: &Cx<'_>, s: &Held, level: i32, name: i32, value: &[u8]) -> Result
         _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
         libc::SOL_SOCKET => socket::set(cx, s, name, value),
         libc::IPPROTO_TCP if kind == Kind::Tcp => return tcp::setsockopt(cx, s, name, value),
-        libc::IPPROTO_UDP if kind == Kind::Udp => ip::set_udp(cx, s, name, value),
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => ip::set_udp(cx, s, name, value),
         libc::IPPROTO_IP => ip::set(cx, s, name, value),
         libc::IPPROTO_IPV6 => ip6::set(cx, s, name, value),
         255 if kind == Kind::Raw && !s.is_v6() => match (name, icmp) {

@@ -14,7 +14,7 @@ use csel_core::net::link::join::{self, Joined};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 const DIR: &str = "LINK_KILL_DIR";

@@ -508,6 +508,23 @@ fn what_was_sent_before_close_arrives() {
 }
 
 #[test]
+fn an_orphan_ends_when_its_peer_has_left_the_segment() {
+    let w = World::new(2);
+    let (_l, c, s) = pair(&w);
+    assert_eq!(s.send(&pattern(1000)), Ok(1000));
+    s.close();
+    let (a, b) = (&w.hosts[0], &w.hosts[1]);
+    crate::net::link::join::leave(a.env.seg, a.env.inst.facts.get().port);
+    assert!(b.call(undelivered));
+    for _ in 0..20 {
+        crate::testing::pass(SEC / 4);
+        b.progress();
+    }
+    assert!(!b.call(undelivered));
+    drop(c);
+}
+
+#[test]
 fn linger_zero_resets_and_socket_call_is_fresh() {
     let w = World::new(2);
     let (_l, c, s) = pair(&w);

@@ -136,6 +136,10 @@ pub(super) fn tick(cx: &Cx<'_>, n: u32) {
         Phase::Embryo if due => return flow::finish(cx, n, &mut i, None),
         Phase::Open => {
             let look = i.look();
+            if i.orphan && flow::hop(cx, &mut i).is_none() {
+                // Nobody reads it here, and nobody is there any more: the peer's instance has left the segment.
+                return flow::finish(cx, n, &mut i, None);
+            }
             if now >= give_up_at(&i) {
                 // Linux tells the peer only when an orphan is given up.
                 if i.orphan {

@@ -15,11 +15,13 @@ PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
 W=$(mktemp -d /tmp/csel-demo.XXXXXX); chmod 755 "$W"; cd "$W" || exit 1
 export XDG_RUNTIME_DIR=$W/run CSEL_NET=demo; mkdir -m 700 run
 PIDS=()
-finish() {
-  for p in "${PIDS[@]}"; do kill -TERM "$p" 2>/dev/null; done
-  for p in "${PIDS[@]}"; do for _ in $(seq 50); do kill -0 "$p" 2>/dev/null || break; sleep 0.05; done; kill -KILL "$p" 2>/dev/null; done
-  cd /; rm -rf "$W"
+# The servers are strace's children: they get the signal, and strace ends with the last process it follows.
+end() {
+  local p; for p in "${PIDS[@]}"; do kill -TERM $(ps -o pid= --ppid "$p") 2>/dev/null; done
+  for p in "${PIDS[@]}"; do for _ in $(seq 60); do kill -0 "$p" 2>/dev/null || break; sleep 0.05; done; kill -KILL "$p" 2>/dev/null; wait "$p" 2>/dev/null; done
+  PIDS=()
 }
+finish() { end; cd /; rm -rf "$W"; }
 trap finish EXIT
 not() { echo "not shown: $*"; for f in *.log; do [ -s "$f" ] && { echo "-- $f"; tail -n 15 "$f"; }; done; exit 1; }
 say() { echo; echo "## $*"; }
@@ -48,7 +50,6 @@ for w in web1 web2; do
 done
 
 say "a client instance gets each by name, by IPv4 and by IPv6"
-opt=(--pcap "$W/client.pcapng")
 want1=$(cat www1/index.html); want2=$(cat www2/index.html); n=0
 for w in web1 web2; do
   [ $w = web1 ] && want=$want1 || want=$want2
@@ -74,8 +75,7 @@ after=$(ss -Hltn 'sport = :80'); echo "before: ${before:-(none)}"; echo "now:   
 [ "$before" = "$after" ] || not "the host has a new listener on port 80"
 
 say "socket(2) calls of the three programs that went to the kernel, by family"
-for p in "${PIDS[@]}"; do kill -TERM "$p" 2>/dev/null; done
-for p in "${PIDS[@]}"; do for _ in $(seq 100); do kill -0 "$p" 2>/dev/null || break; sleep 0.05; done; done
+end
 cat ./*.strace | grep -oE 'AF_[A-Z0-9]+' | sort | uniq -c
 [ -s web1.strace ] && [ -s web2.strace ] || not "no strace"
 if grep -nE 'AF_INET6?\b' ./*.strace; then not "an AF_INET or AF_INET6 socket call was made"; fi

@@ -10,6 +10,7 @@ set -u
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 T=${CARGO_TARGET_DIR:-$ROOT/target}
 LIB=${CSEL_LIB:-$T/release/libcsel.so} BIN=${CSEL_BIN:-$T/release/csel}
+for f in "$LIB" "$BIN"; do [ -e "$f" ] || { echo "not shown: $f is missing, run make build"; exit 1; }; done
 unset CSEL_LIB CSEL_BIN CSEL_TESTBIN LD_PRELOAD http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
 PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
 W=$(mktemp -d /tmp/csel-demo.XXXXXX); chmod 755 "$W"; cd "$W" || exit 1

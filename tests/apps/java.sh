@@ -36,6 +36,8 @@ public class C { public static void main(String[] a) throws Exception {
     do { u.write(ByteBuffer.wrap("dgram".getBytes())); if (tries++ > 20) throw new Exception("no datagram back"); } while (sel.select(500) == 0); 
     if (u.read(b) != 5) throw new Exception("datagram"); }
   try { new Socket(a[0], 8999); throw new Exception("a closed port accepted"); } catch (ConnectException e) { }
+  // By name, both families (Java asks /proc/net/if_inet6 whether there is IPv6 at all).
+  if (!a[0].equals("127.0.0.1") && InetAddress.getAllByName(a[0]).length < 2) throw new Exception("one address only");
   System.out.println("good"); System.exit(0);
 } }
 J

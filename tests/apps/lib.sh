@@ -29,6 +29,8 @@ fi
 PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
 [ "$MODE" != native ] || ip link set lo up || { echo "FAIL $NAME $MODE: no loopback"; exit 1; }
 LIB=${CSEL_LIB:-$ROOT/target/release/libcsel.so} BIN=${CSEL_BIN:-$ROOT/target/release/csel} TB=${CSEL_TESTBIN:-$ROOT/target/release}
+[ -x "$TB/peer" ] || { echo "FAIL $NAME $MODE: $TB/peer is missing, run make build"; exit 1; }
+[ "$MODE" = native ] || for f in "$LIB" "$BIN"; do [ -e "$f" ] || { echo "FAIL $NAME $MODE: $f is missing, run make build"; exit 1; }; done
 DATA=${DATA:-$ROOT/target/apps}; mkdir -p "$DATA"
 unset CSEL_LIB CSEL_BIN CSEL_TESTBIN LD_PRELOAD http_proxy https_proxy HTTP_PROXY HTTPS_PROXY no_proxy NO_PROXY
 PEER=$TB/peer

@@ -2,7 +2,7 @@
 //!
 //! How it works: [`segment::instances`] says who is there; each instance's arena says what sockets it has. Tables for people, `--json` for
 //! programs (one array of objects, fields named as the columns). Limits: an instance whose arena cannot be read is named on standard
-//! error and has no sockets in the list. The runtime directory says nothing about sockets: `ss` shows every instance of this user. Locks: none. Failure: [`Failure`]. See also: ss(8), ps(1).
+//! error and has no sockets in the list. Locks: none. Failure: [`Failure`]. See also: ss(8), ps(1).
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +97,7 @@ fn asked(args: &Sockets, s: &Socket) -> bool {
 pub(crate) fn ss(args: &Sockets) -> Result<i32, Failure> {
     // Numbers are all there is; the flag is taken for those whose fingers know it.
     let _ = args.numeric;
-    let (mut all, unread) = sockets::all();
+    let (mut all, unread) = sockets::all(&dir_of(&args.list)?);
     if unread > 0 {
         let _ = writeln!(std::io::stderr(), "csel: {unread} instance(s) of another build of csel, or not readable from here, are left out");
     }

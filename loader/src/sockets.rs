@@ -13,6 +13,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use csel_core::arena::found;
@@ -51,16 +52,17 @@ pub(crate) struct Socket {
     pub(crate) retransmits: Option<u32>,
 }
 
-/// The numbers an arena lies on: the library's places, and the keeper's.
-const PLACES: [i32; 4] = [1021, 253, 61, 3];
+/// The numbers an arena and its segment's file lie on: the library's places, and the keeper's.
+const PLACES: [(i32, i32); 4] = [(1021, 1020), (253, 252), (61, 60), (3, 4)];
 
-/// Every socket of every instance of this user, and how many arenas could not be read.
-pub(crate) fn all() -> (Vec<Socket>, usize) {
+/// Every socket of every instance on a segment in `dir`, and how many arenas could not be read.
+pub(crate) fn all(dir: &Path) -> (Vec<Socket>, usize) {
+    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let (mut out, mut unread, mut seen) = (Vec::new(), 0, HashSet::new());
     let Ok(entries) = std::fs::read_dir("/proc") else { return (out, unread) };
     let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids {
-        for place in PLACES {
+        for (place, segment) in PLACES {
             let path = format!("/proc/{pid}/fd/{place}");
             let Ok(target) = std::fs::read_link(&path) else { continue };
             if !target.as_os_str().as_bytes().starts_with(b"/memfd:csel-arena") {
@@ -72,7 +74,10 @@ pub(crate) fn all() -> (Vec<Socket>, usize) {
             if meta.size() == 0 || !seen.insert((meta.dev(), meta.ino())) {
                 continue;
             }
-            match found::visit(file.as_raw_fd(), read) {
+            if std::fs::read_link(format!("/proc/{pid}/fd/{segment}")).is_ok_and(|at| at.parent() != Some(&dir)) {
+                continue;
+            }
+            match found::visit(file.as_raw_fd(), |inst| read(inst, meta.ino())) {
                 Some(mut sockets) => out.append(&mut sockets),
                 None => unread += 1,
             }
@@ -98,18 +103,24 @@ const STATES: [&str; 13] = [
     "SYN-RECV",
 ];
 
-/// The sockets of one instance.
-fn read(inst: &Instance) -> Vec<Socket> {
+/// The process's program, if it is one of the family: a number of another pid namespace names somebody else here, or nobody.
+fn member(pid: u32, arena: u64) -> Option<String> {
+    let holds = |place: i32| std::fs::metadata(format!("/proc/{pid}/fd/{place}")).is_ok_and(|m| m.ino() == arena);
+    PLACES.iter().any(|(place, _)| holds(*place)).then(|| crate::segment::program_of(pid))
+}
+
+/// The sockets of one instance, whose arena has this inode.
+fn read(inst: &Instance, arena: u64) -> Vec<Socket> {
     let me = Me::ask();
     let facts = inst.facts.get();
     let mut holders: BTreeMap<u32, Vec<Holder>> = BTreeMap::new();
     for (_, process) in inst.procs.table.iter() {
         let (pid, high) = (process.pid.load(Relaxed), process.high.load(Relaxed) as usize);
+        let program = member(pid, arena).unwrap_or_else(|| "-".to_owned());
         for (fd, word) in process.fds.iter().enumerate().take(high) {
             let sock = word.load(Relaxed);
-            if sock != 0 && std::path::Path::new(&format!("/proc/{pid}")).exists() {
-                let program = crate::segment::program_of(pid);
-                holders.entry(sock).or_default().push(Holder { program, pid, fd });
+            if sock != 0 {
+                holders.entry(sock).or_default().push(Holder { program: program.clone(), pid, fd });
             }
         }
     }

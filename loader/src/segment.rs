@@ -46,6 +46,25 @@ impl Open {
         Ok(Self { seg, fd })
     }
 
+    /// Whether there is room, and the name and the addresses asked for are free.
+    fn admits(&self, config: &Config) -> Result<(), JoinError> {
+        if self.live().count() >= PORTS {
+            return Err(JoinError::Full(config.net));
+        }
+        for port in self.live() {
+            if !config.name.is_empty() && port.name().as_str().eq_ignore_ascii_case(config.name.as_str()) {
+                return Err(JoinError::NameTaken(config.name, port.pid.load(Relaxed)));
+            }
+            for cidr in &config.ip {
+                let ip = join::of(cidr.addr);
+                if port.addrs().any(|(a, _)| a == ip) {
+                    return Err(JoinError::AddressTaken(ip, port.name()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The ports whose instances live.
     fn live(&self) -> impl Iterator<Item = &Port> {
         self.seg.taken().filter(|(n, _)| ofd_is_locked(self.fd, u64::from(*n)) != Ok(false)).map(|(_, p)| p)
@@ -106,24 +125,16 @@ fn describe(segment: &Name, port: &Port) -> Instance {
     }
 }
 
-/// Whether an instance with these options may join.
+/// Whether an instance with these options may join. What an instance holds whose program has just ended is waited for, as the library does.
 pub(crate) fn admit(config: &Config, dir: &Path) -> Result<(), Failure> {
     let open = Open::new(dir, &config.net, true)?;
-    let live: Vec<&Port> = open.live().collect();
-    let refuse = |e: JoinError| Err(Failure::new(e));
-    if live.len() >= PORTS {
-        return refuse(JoinError::Full(config.net));
-    }
-    for port in live {
-        if !config.name.is_empty() && port.name().as_str().eq_ignore_ascii_case(config.name.as_str()) {
-            return refuse(JoinError::NameTaken(config.name, port.pid.load(Relaxed)));
+    let mut tries = join::PATIENCE_MS;
+    while let Err(e) = open.admits(config) {
+        if tries == 0 || !join::is_leaving(open.seg, &e) {
+            return Err(Failure::new(e));
         }
-        for cidr in &config.ip {
-            let ip = join::of(cidr.addr);
-            if port.addrs().any(|(a, _)| a == ip) {
-                return refuse(JoinError::AddressTaken(ip, port.name()));
-            }
-        }
+        tries -= 1;
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
     Ok(())
 }

@@ -209,7 +209,7 @@ fn wrong_input_is_a_message_that_names_option_value_and_remedy() {
         (&["--net", "../x"], &["--net", "\"../x\""]),
         (&["--add-host", "db"], &["--add-host", "NAME:ADDRESS"]),
         (&["--impair", "lose=1%"], &["--impair", "drop=1%"]),
-        (&["--sndbuf", "1"], &["--sndbuf", "4608"]),
+        (&["--sndbuf", "1"], &["--sndbuf", "2304"]),
         (&["--keeper", "maybe"], &["--keeper", "on or off"]),
         (&["--pcap", "/no/such/dir/x"], &["--pcap", "/no/such/dir/x", "can be written"]),
         (&["--dir", "/etc/passwd"], &["--dir", "/etc/passwd", "of your own"]),

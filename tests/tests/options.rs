@@ -42,8 +42,8 @@ fn hostname() {
 
 #[test]
 fn ip() {
-    has_effect("ip", "10.1.2.3/8", "addresses", "10.1.2.3 fe80::c5:e1ff:fe00:0");
-    has_effect("ip", "10.1.2.3,fd00::3", "addresses", "10.1.2.3 fd00::3 fe80::c5:e1ff:fe00:0");
+    has_effect("ip", "10.1.2.3/8", "addresses", "10.1.2.3");
+    has_effect("ip", "10.1.2.3,fd00::3", "addresses", "10.1.2.3 fd00::3");
 }
 
 #[test]
@@ -59,8 +59,8 @@ fn mtu() {
 
 #[test]
 fn buffers() {
-    has_effect("sndbuf", "64K", "sndbuf", "65536");
-    has_effect("rcvbuf", "96K", "rcvbuf", "98304");
+    has_effect("sndbuf", "64K", "sndbuf", "131072");
+    has_effect("rcvbuf", "96K", "rcvbuf", "196608");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn with_no_options_the_name_is_the_programs_and_addresses_are_leased() {
     let w = World::new();
     let said = w.preload(&[], [SHOW]);
     assert_eq!((value(&said, "name"), value(&said, "hostname")), ("show", "show"));
-    assert_eq!(value(&said, "addresses"), "10.111.0.1 fdc5:e1::1 fe80::c5:e1ff:fe00:0");
+    assert_eq!(value(&said, "addresses"), "10.111.0.1 fdc5:e1::1");
     assert_eq!((value(&said, "first"), value(&said, "count")), ("2/16", "3"));
     assert_eq!(value(&said, "version"), env!("CARGO_PKG_VERSION"));
     assert!(w.runtime().join("default.seg").exists());

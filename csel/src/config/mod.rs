@@ -123,12 +123,12 @@ options! {
     /// longest time a wait spins before it sleeps, in microseconds; adaptive below that; 0 is never
     spin_us: u32 = 50, "spin-us" "CSEL_SPIN_US" "US"
         default "50" range 0..=1000000 example "20";
-    /// send buffer of a stream socket (SO_SNDBUF's start value)
-    sndbuf: Size = Size(512 << 10), "sndbuf" "CSEL_SNDBUF" "SIZE"
-        default "512K" range 4608..=67108864 example "256K";
-    /// receive buffer of a stream socket (SO_RCVBUF's start value)
-    rcvbuf: Size = Size(512 << 10), "rcvbuf" "CSEL_RCVBUF" "SIZE"
-        default "512K" range 2304..=67108864 example "256K";
+    /// send buffer of a new stream socket, as if it had set SO_SNDBUF
+    sndbuf: Size = Size(0), "sndbuf" "CSEL_SNDBUF" "SIZE"
+        default "as large as is useful" range 2304..=4194304 example "256K";
+    /// receive buffer of a new stream socket, as if it had set SO_RCVBUF
+    rcvbuf: Size = Size(0), "rcvbuf" "CSEL_RCVBUF" "SIZE"
+        default "as large as is useful" range 1152..=4194304 example "256K";
     /// a small process that answers for the instance when no thread of it does
     keeper: bool = true, "keeper" "CSEL_KEEPER" "on|off"
         default "on" example "off";

@@ -97,7 +97,7 @@ fn main() {
     let mut text = [0 as c_char; 64];
     // SAFETY: buffers as long as said; strings of the library end with zero.
     unsafe {
-        let mut show = |key: &str, value: &dyn std::fmt::Display| println!("{key}={value}");
+        let show = |key: &str, value: &dyn std::fmt::Display| println!("{key}={value}");
         match name {
             Some(name) if name(text.as_mut_ptr(), text.len()) > 0 => {
                 show("name", &CStr::from_ptr(text.as_ptr()).to_string_lossy());
@@ -117,7 +117,9 @@ fn main() {
         let mut host = [0 as c_char; 65];
         assert_eq!(libc::gethostname(host.as_mut_ptr(), 65), 0);
         show("hostname", &CStr::from_ptr(host.as_ptr()).to_string_lossy());
-        show("addresses", &own.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        // Without the link-local one, which goes by the port's number.
+        let local = |a: &&IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+        show("addresses", &own.iter().filter(|a| !local(a)).map(ToString::to_string).collect::<Vec<_>>().join(" "));
         if let Some(d) = interface(libc::SIOCGIFMTU) {
             show("mtu", &i32::from_ne_bytes([d[0], d[1], d[2], d[3]]));
         }

@@ -243,13 +243,30 @@ impl Drop for JoinLock {
 pub fn join(dir: &Path, config: &Config, program: &Name) -> Result<Joined, JoinError> {
     let (seg, fd) = open(dir, &config.net, true)?;
     let fd = Fd(fd);
-    match plug(seg, fd.0, config, program, Some(path(dir, &config.net))) {
-        Ok(facts) => Ok(Joined { facts, seg, fd: fd.keep() }),
-        Err(e) => {
-            map::forget(seg);
-            Err(e)
+    let at = Some(path(dir, &config.net));
+    let mut tries = PATIENCE_MS;
+    loop {
+        match plug(seg, fd.0, config, program, at) {
+            Ok(facts) => return Ok(Joined { facts, seg, fd: fd.keep() }),
+            // A program that has just ended is started again: its keeper is about to leave.
+            Err(e) if tries > 0 && is_leaving(seg, &e) => file::nap(1_000_000),
+            Err(e) => {
+                map::forget(seg);
+                return Err(e);
+            }
         }
+        tries -= 1;
     }
+}
+
+/// Is what is taken held by an instance whose first process is gone, so that waiting may help?
+pub fn is_leaving(seg: &Segment, e: &JoinError) -> bool {
+    let holder = match e {
+        JoinError::NameTaken(name, _) => seg.named(name.as_str()),
+        JoinError::AddressTaken(ip, _) => seg.holder(*ip),
+        _ => return false,
+    };
+    holder.is_none_or(|(_, p)| !gate::process_exists(p.pid.load(Relaxed)))
 }
 
 /// A segment that only this process and its children can see: tests, and instances with no segment.
@@ -266,16 +283,23 @@ pub fn plug(seg: &Segment, fd: i32, config: &Config, program: &Name, at: Option<
     reclaim(seg, fd);
     let is_marked = |n: usize| seg.header.taken[n / 64].load(Acquire) >> (n % 64) & 1 == 1;
     // One who has left a port may hold its byte a moment longer, until its last process is gone: then the next port is ours.
-    let is_free = |n: usize| !is_marked(n) || !seg.ports[n].is_taken();
-    let n =
-        (0..PORTS).find(|n| is_free(*n) && (fd < 0 || file::ofd_lock(fd, *n as u64, true).is_ok())).ok_or(JoinError::Full(config.net))?;
-    let port = &seg.ports[n];
-    let name = name(seg, config, program)?;
-    let mac = if config.mac.is_unset() { [2, 0xc5, 0xe1, 0, (n >> 8) as u8, n as u8] } else { config.mac.0 };
-    let mut facts = Facts { config: *config, name, addrs: [Prefix::default(); ADDRS], addr_count: 0, mac, port: n as u16, mtu: config.mtu };
-    addresses(seg, config, n, &mut facts)?;
-    write(seg, port, &facts);
-    Ok(facts)
+    let lock = |n: usize| fd < 0 || file::ofd_lock(fd, n as u64, true).is_ok();
+    let free = |n: &usize| !is_marked(*n) || !seg.ports[*n].is_taken();
+    let n = (0..PORTS).filter(free).find(|n| lock(*n)).ok_or(JoinError::Full(config.net))?;
+    let take = || {
+        let name = name(seg, config, program)?;
+        let mac = if config.mac.is_unset() { [2, 0xc5, 0xe1, 0, (n >> 8) as u8, n as u8] } else { config.mac.0 };
+        let mut facts =
+            Facts { config: *config, name, addrs: [Prefix::default(); ADDRS], addr_count: 0, mac, port: n as u16, mtu: config.mtu };
+        addresses(seg, config, n, &mut facts)?;
+        write(seg, &seg.ports[n], &facts);
+        Ok(facts)
+    };
+    take().inspect_err(|_| {
+        if fd >= 0 {
+            let _ = file::ofd_lock(fd, n as u64, false);
+        }
+    })
 }
 
 /// Frees the ports of the dead.

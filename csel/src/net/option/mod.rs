@@ -140,11 +140,13 @@ pub const TCP_WMEM: u32 = 16_384;
 
 impl Options {
     /// What a new socket has.
-    pub fn fresh(_cx: &Cx<'_>) -> Self {
+    pub fn fresh(cx: &Cx<'_>) -> Self {
+        // CSEL_SNDBUF and CSEL_RCVBUF are as if the application had set them: doubled.
+        let buffer = |set: crate::config::Size, usual: u32| if set.0 == 0 { usual } else { set.0.min(u64::from(MEM_MAX)) as u32 * 2 };
         Self {
             on: flag::DEFAULT,
-            sndbuf: TCP_WMEM,
-            rcvbuf: TCP_RMEM,
+            sndbuf: buffer(cx.config().sndbuf, TCP_WMEM),
+            rcvbuf: buffer(cx.config().rcvbuf, TCP_RMEM),
             linger: -1,
             linger_time: 0,
             keepalive: false,
@@ -319,7 +321,9 @@ pub fn get(cx: &Cx<'_>, s: &Held, level: i32, name: i32, out: &mut [u8]) -> Resu
         _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
         libc::SOL_SOCKET => socket::get(cx, s, name, out),
         libc::IPPROTO_TCP if kind == Kind::Tcp => tcp::getsockopt(cx, s, name, out),
-        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => ip::get_udp(cx, s, name, out),
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => {
+            ip::get_udp(cx, s, name, out)
+        }
         libc::IPPROTO_IP => ip::get(cx, s, name, out),
         libc::IPPROTO_IPV6 => ip6::get(cx, s, name, out),
         // SOL_RAW; ICMP_FILTER.
@@ -343,7 +347,9 @@ pub fn set(cx: &Cx<'_>, s: &Held, level: i32, name: i32, value: &[u8]) -> Result
         _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
         libc::SOL_SOCKET => socket::set(cx, s, name, value),
         libc::IPPROTO_TCP if kind == Kind::Tcp => return tcp::setsockopt(cx, s, name, value),
-        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => ip::set_udp(cx, s, name, value),
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => {
+            ip::set_udp(cx, s, name, value)
+        }
         libc::IPPROTO_IP => ip::set(cx, s, name, value),
         libc::IPPROTO_IPV6 => ip6::set(cx, s, name, value),
         255 if kind == Kind::Raw && !s.is_v6() => match (name, icmp) {

@@ -65,10 +65,9 @@ pub(super) fn adopt(cx: &Cx<'_>, s: &Sock, i: &mut Inner) {
     let o = *s.options.lock(cx.me);
     i.opts.adopt(&o);
     if !i.live() && i.engine.get().is_none() {
-        let fresh = crate::net::option::Options::fresh(cx);
         let size = |now: u32, usual: u32| if now == usual { super::RING } else { now / 2 };
-        i.rx_size = size(o.rcvbuf, fresh.rcvbuf);
-        i.tx_size = size(o.sndbuf, fresh.sndbuf);
+        i.rx_size = size(o.rcvbuf, crate::net::option::TCP_RMEM);
+        i.tx_size = size(o.sndbuf, crate::net::option::TCP_WMEM);
     }
 }
 

@@ -24,8 +24,6 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*}
 pub const FDS: usize = 65536;
 /// Processes of an instance.
 pub const PROCS: usize = 1024;
-/// References that a process's sleeping threads can park ([`Proc::park`]).
-pub const PARKED: usize = 256;
 
 /// An open description: what dup and fork share.
 #[repr(C)]
@@ -240,8 +238,6 @@ pub struct Proc {
     pub clapper: AtomicU32,
     /// Descriptor -> [`Sock`] id, 0 if the kernel's own.
     pub fds: [AtomicU32; FDS],
-    /// References of threads that sleep in a call, so that they go with the process.
-    pub parked: [AtomicU32; PARKED],
 }
 
 /// The processes of an instance.
@@ -288,25 +284,6 @@ impl Proc {
             Held::from_id(cx.inst, Id::new(old)).release(cx);
         }
         Ok(())
-    }
-    /// Puts the reference of a thread that is about to sleep where [`Procs::bury`] finds it: a process killed in its sleep must not keep
-    /// its sockets open. The reference itself if there is no place.
-    pub fn park(&self, held: Held) -> core::result::Result<usize, Held> {
-        let id = held.id().0;
-        // Threads start at different places so that they rarely meet.
-        let start = id as usize % PARKED;
-        for n in 0..PARKED {
-            let n = (start + n) % PARKED;
-            if self.parked[n].load(Relaxed) == 0 && self.parked[n].compare_exchange(0, id, AcqRel, Relaxed).is_ok() {
-                core::mem::forget(held);
-                return Ok(n);
-            }
-        }
-        Err(held)
-    }
-    /// Takes a parked reference to `id` back; `None` if the process was buried meanwhile.
-    pub fn unpark(&self, inst: &'static Instance, place: usize, id: Id<Sock>) -> Option<Held> {
-        self.parked[place].compare_exchange(id.0, 0, AcqRel, Relaxed).is_ok().then(|| Held::from_id(inst, id))
     }
     /// Forgets `fd` (it was closed, or now means something else). True if it was virtual.
     pub fn clear(&self, cx: &Cx<'_>, fd: i32) -> bool {
@@ -364,12 +341,6 @@ impl Procs {
         let p = self.get(n);
         for fd in 0..p.high.load(Acquire) {
             p.clear(cx, fd as i32);
-        }
-        for place in &p.parked {
-            let id = place.swap(0, AcqRel);
-            if id != 0 {
-                Held::from_id(cx.inst, Id::new(id)).release(cx);
-            }
         }
         p.pid.store(0, Release);
         self.table.free(Id::new(n));

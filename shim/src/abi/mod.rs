@@ -1,4 +1,10 @@
-//! The hooks, one file for each family of calls. Each is a table ([`crate::table`]) whose rows are short: pass, or make slices and call the core.
+//! The hooks, one file for each family of calls.
+//!
+//! # Theory of operation
+//! **Purpose.** Each file is a table ([`crate::table`]) of a family's symbols; a row is short: pass, or make slices and call the core.
+//! **How it works.** [`FAMILIES`] joins the tables. Where a symbol has several names (`__read`, `read64`), each has a row. What libc does inside itself
+//! is reached otherwise: streams by their function tables ([`stdio`]). **Limits.** The words of the rows; docs/support.md is made of them.
+//! **Locks.** None. **Failure.** errno, by [`crate::ret`]. **See also.** the man page of the name.
 use crate::table::Row;
 
 pub(crate) mod copy;

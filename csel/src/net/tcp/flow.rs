@@ -16,7 +16,7 @@ use super::wire::{self, Port, ip_header};
 use crate::arena::engine::{Engine, return_pages};
 use crate::arena::pages::{PAGE, ROOM};
 use crate::arena::{Id, Place, Shared};
-use crate::clock::{MS, NEVER, Nanos};
+use crate::clock::{MS, NEVER, Nanos, SEC};
 use crate::errno::Errno;
 use crate::fd::{Held, Sock};
 use crate::instance::Cx;
@@ -229,7 +229,10 @@ pub(super) fn alloc<'c>(cx: &'c Cx<'_>) -> Option<(u32, &'static Flow, Guard<'c,
     };
     f.next.store(0, Relaxed);
     f.lid.store(0, Relaxed);
-    f.jam.store(0, Relaxed);
+    // A flow that was freed while it waited for room may still be in that list; it leaves it with the next round.
+    if cx.inst.net.tcp.jam.load(Acquire) == 0 {
+        f.jam.store(0, Relaxed);
+    }
     let mut i = f.inner.lock(cx.me);
     let (rx_high, tx_high) = (i.rx_high, i.tx_high);
     i.phase = Phase::Fresh;
@@ -279,6 +282,7 @@ pub(super) fn hop(cx: &Cx<'_>, i: &mut Inner) -> Option<Hop> {
     if !i.hop_ok {
         i.hop = tx::hop(cx, i.tuple.local.ip, i.tuple.remote.ip).ok()?;
         i.hop_ok = true;
+        i.times.stranded_since = 0;
     }
     Some(i.hop)
 }
@@ -410,11 +414,22 @@ fn hold_back(i: &mut Inner, now: Nanos) -> bool {
     now < i.times.cork_until
 }
 
-/// There is no way to the peer: try again later, until a deadline ends it.
+/// There is no way to the peer: its instance has left the segment. Try again for a while, it may be a moment's; then it is over, as when a
+/// neighbour does not answer (EHOSTUNREACH for who calls it), or as when the kernel of a program that died tells its peers (ECONNRESET).
 #[cold]
 fn stranded(cx: &Cx<'_>, n: u32, i: &mut Inner) {
-    let at = if i.live() { (cx.now() + 200 * MS).min(tick::deadline(i)) } else { NEVER };
-    timer::arm(cx, Owner::Flow(n), at);
+    if !i.live() {
+        return;
+    }
+    let now = cx.now();
+    if i.times.stranded_since == 0 {
+        i.times.stranded_since = now;
+    }
+    let calling = i.phase == Phase::Connecting;
+    if now >= i.times.stranded_since + if calling { 3 * SEC } else { SEC } {
+        return finish(cx, n, i, Some(if calling { Errno::EHOSTUNREACH } else { Errno::ECONNRESET }));
+    }
+    timer::arm(cx, Owner::Flow(n), (now + 200 * MS).min(tick::deadline(i)));
 }
 
 /// Sends a bare acknowledgement (a challenge, an answer that was lost). False if it could not be sent.

@@ -129,7 +129,12 @@ pub fn undelivered(cx: &Cx<'_>) -> bool {
     let t = &cx.inst.net.tcp;
     t.orphans.load(Relaxed) != 0
         && t.flows.iter().any(|(_, f)| match f.inner.try_lock(cx.me) {
-            Some(i) => i.orphan && i.live() && i.meter.waiting_since != 0,
+            Some(mut i) => {
+                let look = i.look();
+                i.orphan
+                    && i.live()
+                    && (look.sq > 0 || matches!(look.state, flow::State::FinWait1 | flow::State::Closing | flow::State::LastAck))
+            }
             // Somebody is busy with it.
             None => true,
         })
@@ -207,14 +212,28 @@ pub fn room(cx: &Cx<'_>) {
     let t = &cx.inst.net.tcp;
     let mut n = t.jam.swap(0, AcqRel);
     while n != 0 && n != LAST {
-        let Some(f) = t.flows.get(Id::new(n)) else { return };
-        let mut i = flow::lock(cx, n, f);
-        let next = f.jam.swap(0, AcqRel);
-        if i.live() {
-            flow::drive(cx, n, &mut i, false);
-        }
-        n = next;
+        let Some(f) = t.flows.get(Id::new(n)) else {
+            // One that waited is gone, and with it the way to those behind it: look for them.
+            for (id, f) in t.flows.iter() {
+                go_on(cx, id.0, f);
+            }
+            return;
+        };
+        n = go_on(cx, n, f);
     }
+}
+
+/// Lets a flow that may wait for room try again; the next in the list.
+fn go_on(cx: &Cx<'_>, n: u32, f: &'static flow::Flow) -> u32 {
+    if f.jam.load(Acquire) == 0 {
+        return 0;
+    }
+    let mut i = flow::lock(cx, n, f);
+    let next = f.jam.swap(0, AcqRel);
+    if i.live() {
+        flow::drive(cx, n, &mut i, false);
+    }
+    next
 }
 /// Does what is owed (see [`super::settle`]).
 #[inline]

@@ -608,3 +608,49 @@ fn ten_thousand_connections() {
     w.advance(SEC);
     assert_eq!(flows(&w.hosts[0]), 0);
 }
+
+#[test]
+fn full_rings_lose_nothing() {
+    // Many connections send more than the receiver's port holds before anybody drains it; some give up meanwhile.
+    let w = World::new(2);
+    let (l, at) = listener(&w.hosts[1], ip(&w.hosts[1], false), 100);
+    let mut all = Vec::new();
+    for _ in 0..40 {
+        let c = So::new(&w.hosts[0], false);
+        assert_eq!(c.connect(at), Err(Errno::EINPROGRESS));
+        w.run();
+        all.push((c, l.accept().expect("accept")));
+    }
+    let data = pattern(300_000);
+    for (c, _) in &all {
+        assert_eq!(c.send(&data), Ok(data.len()));
+    }
+    for (n, (c, _)) in all.iter_mut().enumerate() {
+        if n % 4 == 1 {
+            c.held().options.lock(&c.h.me).linger = 0;
+            c.end();
+        }
+    }
+    for (n, (_, s)) in all.iter().enumerate() {
+        let mut got = Vec::new();
+        for _ in 0..5000 {
+            match s.recv(100_000) {
+                Ok(some) => got.extend(some),
+                Err(Errno::EAGAIN) => w.advance(MS),
+                Err(e) => {
+                    assert!(n % 4 == 1 && e == Errno::ECONNRESET, "{e}");
+                    break;
+                }
+            }
+            if got.len() == data.len() {
+                break;
+            }
+        }
+        assert!(got == data[..got.len()] && (n % 4 == 1 || got.len() == data.len()), "{n}: {}", got.len());
+    }
+    for (n, (c, _)) in all.iter().enumerate() {
+        if n % 4 != 1 {
+            assert_eq!(c.info(100), 0, "{n}: a full ring costs no retransmission");
+        }
+    }
+}

@@ -7,7 +7,7 @@
 //! after 924 s (tcp_retries2 15), an orphan after 105 s (tcp_orphan_retries 8), FIN-WAIT-2 after 60 s (tcp_fin_timeout).
 //! A second after a connection was last used, the pages of its empty rings go back to the system.
 //! **Locks.** The flow's. **Failure.** ETIMEDOUT, or what an ICMP error said.
-use super::flow::{self, IN, Inner, Phase, State};
+use super::flow::{self, Inner, Phase, State};
 use crate::arena::Shared;
 use crate::clock::{NEVER, Nanos, SEC};
 use crate::errno::Errno;
@@ -42,6 +42,8 @@ pub(super) struct Times {
     /// Keep-alive probes sent since something was heard, the last of them.
     pub(super) probes: u32,
     pub(super) probed_at: Nanos,
+    /// Since when there is no way to the peer.
+    pub(super) stranded_since: Nanos,
     /// The rings were last used.
     pub(super) used_at: Nanos,
     /// What an ICMP error said of the way (sk_err_soft).
@@ -187,5 +189,4 @@ pub(super) fn tick(cx: &Cx<'_>, n: u32) {
     if i.times.probes > 0 {
         flow::publish(cx, &mut i, 0);
     }
-    let _ = IN;
 }

@@ -41,6 +41,7 @@ mod poll;
 mod signal;
 mod socket;
 mod splice;
+mod stated;
 mod tcp_close;
 mod tcp_connect;
 mod tcp_io;
@@ -91,6 +92,7 @@ const FAMILIES: &[&[Case]] = &[
     signal::CASES,
     socket::CASES,
     splice::CASES,
+    stated::CASES,
     tcp_close::CASES,
     tcp_connect::CASES,
     tcp_io::CASES,

@@ -42,6 +42,8 @@ pub use input::input;
 
 /// Datagram, ping and raw sockets an instance can have at once.
 pub const BODIES: usize = 8192;
+/// How many times the default SO_RCVBUF a socket holds that has not set it.
+const BURST: u32 = 8;
 
 /// The tables.
 #[repr(C)]
@@ -151,7 +153,10 @@ impl Body {
     #[inline]
     pub fn enqueue(&mut self, cx: &Cx<'_>, s: &Sock, head: &queue::Head, data: &queue::Data<'_>) -> Result<bool> {
         let stamp = if self.opt.timestamp != 0 || self.stamps { crate::gate::clock_gettime(libc::CLOCK_REALTIME) } else { 0 };
-        if self.queue.push(&queue::Head { stamp, ..*head }, data, self.opt.rcvbuf)? {
+        // Linux fills a socket's buffer while its reader runs on another CPU; here the reader itself empties the ring, in bursts. So a buffer
+        // whose size nobody has asked for takes a burst.
+        let limit = if self.opt.buf_lock & 2 != 0 { self.opt.rcvbuf } else { self.opt.rcvbuf * BURST };
+        if self.queue.push(&queue::Head { stamp, ..*head }, data, limit)? {
             self.publish(cx, s, libc::EPOLLIN | libc::EPOLLRDNORM);
             Ok(true)
         } else {

@@ -163,17 +163,18 @@ fn room<'a>(cx: &Cx<'a>, hop: &Hop, len: usize) -> Result<Option<tx::Frame<'a>>>
     }
 }
 
-/// Sends one IP packet, in fragments if it must be. EMSGSIZE if it is too long, or longer than the MTU and may not be cut.
-pub fn send(cx: &Cx<'_>, ip: &Ipv, data: &Data<'_>, how: Sum, hop: &Hop) -> Result<()> {
+/// Sends one IP packet, in fragments if it must be; false if the receiver's ring was full (a fragment that is lost is not told of).
+/// EMSGSIZE if it is too long, or longer than the MTU and may not be cut.
+pub fn send(cx: &Cx<'_>, ip: &Ipv, data: &Data<'_>, how: Sum, hop: &Hop) -> Result<bool> {
     let head = if ip.src.is_v4() { 20 } else { 40 };
     let total = head + data.len();
     if total > hop.mtu as usize {
         if ip.df {
             return Err(Errno::EMSGSIZE);
         }
-        return fragments(cx, ip, data, how, hop);
+        return fragments(cx, ip, data, how, hop).map(|()| true);
     }
-    let Some(mut frame) = room(cx, hop, total)? else { return Ok(()) };
+    let Some(mut frame) = room(cx, hop, total)? else { return Ok(false) };
     let b = frame.ip();
     if head == 20 {
         header4(b, ip, total, if ip.df { 0 } else { next_id(cx) as u16 }, if ip.df { 0x4000 } else { 0 });
@@ -183,7 +184,7 @@ pub fn send(cx: &Cx<'_>, ip: &Ipv, data: &Data<'_>, how: Sum, hop: &Hop) -> Resu
     data.copy(0, &mut b[head..])?;
     fill(how, ip.src, ip.dst, ip.proto, &mut b[head..]);
     commit(cx, ip, frame);
-    Ok(())
+    Ok(true)
 }
 
 fn commit<'a>(cx: &Cx<'a>, ip: &Ipv, mut frame: tx::Frame<'a>) {

@@ -204,6 +204,7 @@ fn the_queue_is_bounded_and_wraps() {
     }
     assert_eq!(sent, got);
     // 212992 bytes of 768 each, and one more.
+    set_int(h, &t, libc::SOL_SOCKET, libc::SO_RCVBUF, 106_496);
     for _ in 0..1000 {
         assert_eq!(send_to(h, &s, Some(at), b"x"), Ok(1));
     }

@@ -29,6 +29,8 @@ use core::sync::atomic::Ordering::*;
 const HEADER: usize = 8;
 /// Datagrams one call with UDP_SEGMENT may become (UDP_MAX_SEGMENTS).
 const SEGMENTS: usize = 128;
+/// How often a sender tries a full ring, giving up the CPU between.
+const PATIENCE: usize = 4;
 
 /// The ports of UDP or UDP-Lite.
 #[inline]
@@ -285,7 +287,7 @@ pub fn flush_cork(cx: &Cx<'_>, _s: &Held, b: &mut Body) -> Result<()> {
     let (plan, len) = (b.cork.plan, b.cork.len as usize);
     b.cork.reset();
     let pieces = [IoIn::new(&b.cork.data[..len])];
-    wire(cx, &plan, &pieces, 0, len)
+    wire(cx, &plan, &pieces, 0, len).map(|_| ())
 }
 
 /// Does anybody want to see packets that need not be sent?
@@ -308,11 +310,18 @@ fn transmit(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize
         }
         // Nobody there, or too long for one packet: as a packet, so that ICMP says so and fragments are cut.
     }
-    wire(cx, plan, data, skip, len)
+    // A full ring loses the datagram, but not before its reader had a chance to run: a sender on the same CPU would starve it.
+    for _ in 0..PATIENCE {
+        if wire(cx, plan, data, skip, len)? {
+            return Ok(());
+        }
+        crate::gate::sched_yield();
+    }
+    Ok(())
 }
 
-/// Sends one datagram as packets.
-fn wire(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) -> Result<()> {
+/// Sends one datagram as packets; false if it was lost to a full ring.
+fn wire(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) -> Result<bool> {
     let hop: Hop = output::way(cx, plan.src.ip, plan.dst.ip, plan.device)?;
     // Zero is "no checksum" (RFC 768; inside the host over IPv6 too): memory does not flip bits. A pcap shows true ones.
     let summed = watched(cx) || cx.config().impair.corrupt_ppm != 0;

@@ -47,18 +47,18 @@ impl Open {
     }
 
     /// Whether there is room, and the name and the addresses asked for are free.
-    fn admits(&self, config: &Config) -> Result<(), JoinError> {
+    fn admits(&self, config: &Config) -> Result<(), Box<JoinError>> {
         if self.live().count() >= PORTS {
-            return Err(JoinError::Full(config.net));
+            return Err(JoinError::Full(config.net).into());
         }
         for port in self.live() {
             if !config.name.is_empty() && port.name().as_str().eq_ignore_ascii_case(config.name.as_str()) {
-                return Err(JoinError::NameTaken(config.name, port.pid.load(Relaxed)));
+                return Err(JoinError::NameTaken(config.name, port.pid.load(Relaxed)).into());
             }
             for cidr in &config.ip {
                 let ip = join::of(cidr.addr);
                 if port.addrs().any(|(a, _)| a == ip) {
-                    return Err(JoinError::AddressTaken(ip, port.name()));
+                    return Err(JoinError::AddressTaken(ip, port.name()).into());
                 }
             }
         }

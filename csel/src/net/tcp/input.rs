@@ -119,6 +119,8 @@ enum Verdict {
     /// With this sequence number instead, or as a bare acknowledgement with it.
     TakeAs(u32),
     Drop,
+    /// Answer that the window is still closed, and take the acknowledgement in it.
+    Probe,
     /// Answer with where we stand (RFC 5961).
     Challenge,
     /// Close on the application's behalf: it sent data to somebody who will not read it.
@@ -148,6 +150,10 @@ fn judge(cx: &Cx<'_>, i: &mut Inner, look: &Look, s: &Segment) -> Verdict {
     }
     if !s.has(ACK) {
         return Verdict::Drop;
+    }
+    // A probe of a window that we closed: the unit we hold back is not for it, or each probe would let a byte through.
+    if s.len == 1 && s.seq == m.rcv_nxt && m.rcv_edge == m.rcv_nxt && m.scaled() > 0 && !super::io::opened(i, look.rq) {
+        return Verdict::Probe;
     }
     let end = s.seq.wrapping_add(s.len as u32);
     let free = (i.rx_size as usize).saturating_sub(look.rq) as u32;
@@ -199,8 +205,11 @@ pub(super) fn segment(cx: &Cx<'_>, n: u32, i: &mut Inner, p: &Packet<'_>, s: &Se
     let mut ip = p.ip;
     match judge(cx, i, &was, s) {
         Verdict::Take => {}
-        Verdict::TakeAs(seq) => {
-            fed.seq = seq;
+        verdict @ (Verdict::TakeAs(_) | Verdict::Probe) => {
+            if matches!(verdict, Verdict::Probe) {
+                flow::acknowledge(cx, i);
+            }
+            fed.seq = if let Verdict::TakeAs(seq) = verdict { seq } else { s.seq };
             fed.flags &= !(SYN | FIN);
             fed.len = 0;
             ip = bare(&mut small, p, &fed);

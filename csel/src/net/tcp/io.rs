@@ -178,7 +178,7 @@ pub(super) fn recv(cx: &Cx<'_>, s: &Held, room: &mut [IoOut<'_>], skip: usize, m
 
 /// Has reading opened the window so far that the peer should know (twice what it believes)?
 #[inline]
-fn opened(i: &Inner, rq: usize) -> bool {
+pub(super) fn opened(i: &Inner, rq: usize) -> bool {
     let m = &i.meter;
     let left = m.rcv_edge.wrapping_sub(m.rcv_nxt) as i32;
     let free = (i.rx_size as usize).saturating_sub(rq);

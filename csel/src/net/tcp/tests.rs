@@ -238,8 +238,13 @@ fn full_then_drained() {
     }
     assert!(sent > 500_000 && sent < data.len(), "{sent}");
     assert_eq!(c.ready() & OUT, 0);
-    // A closed window is probed and survives.
+    // A closed window is probed and survives; no probe lets a byte through.
+    w.advance(SEC);
+    while let Ok(n) = c.send(&data[sent..]) {
+        sent += n;
+    }
     w.advance(30 * SEC);
+    assert_eq!(c.send(b"x"), Err(Errno::EAGAIN));
     assert_eq!(c.ready() & (OUT | HUP), 0);
     let mut got = Vec::new();
     while got.len() < sent {

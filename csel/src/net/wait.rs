@@ -47,6 +47,8 @@ pub const KEEPER: u32 = 1;
 const AWAKE: u32 = 0;
 /// Its thread sleeps, or is about to.
 const ARMED: u32 = 1;
+/// A producer has said that it wakes it, and may be killed before it does: no reason for our own to leave it at that.
+const RUNG: u32 = 2;
 
 /// In a hook's mask: an epoll set's own waiter, content with the hint that something may be ready.
 pub const HINT: u32 = 1 << 30;
@@ -113,10 +115,10 @@ pub fn ring(cx: &Cx<'_>, seat: &Seat) -> bool {
     true
 }
 
-/// Wakes a slot's thread if it sleeps (`hard`: even if another waker has said that it will).
+/// Wakes a slot's thread if it sleeps (`hard`: even if one of our own has said that it will; what one instance's processes leave undone is [`bury`]'s).
 fn rouse(cx: &Cx<'_>, seat: &Seat, slot: u32, hard: bool) {
     let Some(s) = seat.slots.get((slot as usize).wrapping_sub(1)) else { return };
-    if s.word.swap(AWAKE, SeqCst) == AWAKE && !hard {
+    if s.word.swap(if hard { RUNG } else { AWAKE }, SeqCst) == AWAKE && !hard {
         return;
     }
     let key = s.bell.load(Relaxed);

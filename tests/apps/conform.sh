@@ -24,7 +24,7 @@ suite() {
   case $1 in node-*) timeout -k 10 "${CONFORM_LIMIT:-900}" bash "$SHARED/node.sh" "${1#node-}" ;; *) timeout -k 10 "${CONFORM_LIMIT:-900}" bash "$SHARED/$1.sh" ;; esac </dev/null
 }
 # Everything that a suite leaves behind ends with its PID namespace.
-boxed() { unshare -pf --mount-proc --kill-child env "$@"; }
+boxed() { unshare -pfu --mount-proc --kill-child env "$@"; }
 export -f suite; export SHARED CONFORM_LIMIT=${CONFORM_LIMIT:-900}
 run() { # mode suite
   local out=$OUTS/$1 wrap= dir; mkdir -p "$out"; rm -f "$out/$2.tests"

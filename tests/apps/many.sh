@@ -1,6 +1,6 @@
 #!/bin/bash
 # Ten thousand connections at once between two instances, each echoing its own bytes; memory of an idle one, both ends counted; what an
-# active one costs as the idle ones grow. The memory bound is the project's (16 KiB). The round trip's growth from 1 to 10 000 is told;
+# active one costs as the idle ones grow. The memory (of idle ones: a second after the last word) has a bound, which is the project's: 16 KiB. The round trip's growth from 1 to 10 000 is told;
 # refused is what only an algorithm does and no loaded machine: the last stage at three times the worst of the earlier ones (a scan of
 # every connection would be at ten). The project's bound of 1.3 is for `make bench`.
 # limit: 200

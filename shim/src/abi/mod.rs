@@ -1,6 +1,13 @@
 //! The hooks, one file for each family of calls.
 //!
 //! # Theory of operation
+//! **Purpose.** Where libc's names become calls of the core.
+//! **How it works.** Each file is a table ([`crate::table`]) of rows that are short: a descriptor that is not virtual is passed to libc; else pointers
+//! become slices ([`crate::user`]), the core is called ([`crate::enter`]), what would block waits ([`crate::wait`]), and the result becomes C's
+//! ([`crate::ret`]). **Limits.** What libc does inside itself is not seen: `docs/support.md` says where that matters.
+//! **Locks.** None is held in a hook while it blocks. **Failure.** errno. **See also.** the man page of each name.
+//!
+//! # Theory of operation
 //! **Purpose.** Each file is a table ([`crate::table`]) of a family's symbols; a row is short: pass, or make slices and call the core.
 //! **How it works.** [`FAMILIES`] joins the tables. Where a symbol has several names (`__read`, `read64`), each has a row. What libc does inside itself
 //! is reached otherwise: streams by their function tables ([`stdio`]). **Limits.** The words of the rows; docs/support.md is made of them.

@@ -30,6 +30,7 @@ mod sys;
 
 mod cancel;
 mod epoll;
+mod epoll_ctl;
 mod epoll_wait;
 mod fd;
 mod fork;
@@ -81,6 +82,7 @@ macro_rules! cases {
 const FAMILIES: &[&[Case]] = &[
     cancel::CASES,
     epoll::CASES,
+    epoll_ctl::CASES,
     epoll_wait::CASES,
     fd::CASES,
     fork::CASES,

@@ -86,9 +86,9 @@ fn finish(mode: &str, mut child: Child, dir: &Path) -> Result<String, String> {
 /// Shows where two lines part.
 fn differs(native: &str, csel: &str) -> String {
     let (a, b): (Vec<_>, Vec<_>) = (native.split("; ").collect(), csel.split("; ").collect());
-    let at = a.iter().zip(&b).position(|(x, y)| x != y).unwrap_or(a.len().min(b.len()));
+    let at = a.iter().zip(&b).position(|(x, y)| x != y).unwrap_or_else(|| a.len().min(b.len()));
     let before = a[..at].join("\n    ");
-    let show = |v: &[&str]| v.get(at).map_or("(nothing)".to_string(), ToString::to_string);
+    let show = |v: &[&str]| v.get(at).map_or_else(|| "(nothing)".to_string(), ToString::to_string);
     format!("    {before}\n  native: {}\n  csel:   {}", show(&a), show(&b))
 }
 

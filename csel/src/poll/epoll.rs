@@ -407,7 +407,8 @@ pub fn kernel(cx: &Cx<'_>, ep: &Held, added: bool) {
         let _ = set.kernel.fetch_update(AcqRel, Relaxed, |n| n.checked_sub(1));
     } else if set.kernel.fetch_add(1, SeqCst) == 0 {
         ep.ready.fetch_or(ev::IN, SeqCst);
-        ep.queue.wake(cx, ev::ALL);
+        // Threads only: to a set around this one it is no event (polldiff's sequence 40731).
+        ep.queue.wake_threads(cx, ev::ALL);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::net::addr::Ip;
 use crate::net::link::segment::Segment;
 use crate::sync::Me;
 use crate::{fd, net, poll};
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Open descriptions an instance can have at once (sockets and epoll sets).
@@ -169,8 +169,6 @@ pub struct Cx<'a> {
     pub wakes: poll::Wakes,
     /// Ports whose bells to ring once no lock is held.
     pub kicks: net::link::tx::Kicks,
-    /// Connections that owe an acknowledgement or a retry once no lock is held (see [`net::tcp`]).
-    pub owed: RefCell<net::tcp::Owed>,
 }
 
 impl<'a> Cx<'a> {
@@ -186,7 +184,6 @@ impl<'a> Cx<'a> {
             now: Cell::new(0),
             wakes: poll::Wakes::default(),
             kicks: net::link::tx::Kicks::default(),
-            owed: RefCell::default(),
         }
     }
     /// The time, read once per call.
@@ -214,7 +211,7 @@ impl<'a> Cx<'a> {
     pub fn config(&self) -> &'static Config {
         &self.inst.facts.get().config
     }
-    /// Does what had to wait until no lock was held: acknowledgements owed, own frames, bells, wake-ups. Ends when nothing is left to do.
+    /// Does what had to wait until no lock was held: own frames, bells, wake-ups. Ends when nothing is left to do.
     #[inline]
     pub fn flush(&self) {
         debug_assert!(!self.me.holds_any());

@@ -62,10 +62,9 @@ pub struct Packet<'a> {
     pub loopback: bool,
 }
 
-/// Does what was put off while locks were held, until nothing is left: owed ACKs and retries, frames in our own ring, bells, wake-ups.
+/// Does what was put off while locks were held, until nothing is left: frames in our own ring, bells, wake-ups.
 #[inline]
 pub fn settle(cx: &Cx<'_>) {
-    tcp::settle(cx);
     link::settle(cx);
     cx.wakes.flush(cx);
     wait::settle(cx);

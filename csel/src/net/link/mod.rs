@@ -121,7 +121,6 @@ pub fn settle(cx: &Cx<'_>) {
         if !rx::lo_pending(cx) || !rx::drain(cx) {
             break;
         }
-        crate::net::tcp::settle(cx);
     }
     cx.kicks.ring(cx);
 }

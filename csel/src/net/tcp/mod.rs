@@ -65,10 +65,6 @@ pub struct State {
     scratch: Lock<[u8; 65536], { rank::LEAF }>,
 }
 
-/// What is put off until no lock is held. (Nothing: what a flow owes is in the flow, and its timer pays it.)
-#[derive(Default)]
-pub struct Owed {}
-
 /// A fresh SOCK_STREAM socket: what needs setting up (publishes EPOLLOUT|EPOLLHUP as Linux does for an unconnected one).
 pub fn open(cx: &Cx<'_>, s: &Held) -> Result<()> {
     let (n, _, mut i) = flow::alloc(cx).ok_or(Errno::ENOBUFS)?;
@@ -235,6 +231,3 @@ fn go_on(cx: &Cx<'_>, n: u32, f: &'static flow::Flow) -> u32 {
     }
     next
 }
-/// Does what is owed (see [`super::settle`]).
-#[inline]
-pub fn settle(_cx: &Cx<'_>) {}

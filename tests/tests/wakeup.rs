@@ -81,7 +81,7 @@ mod model {
 
     /// A leader as one byte: slot + 1 in the low two bits, turn above; 0 is nobody.
     fn claim(s: &State, slot: usize) -> u8 {
-        slot as u8 + 1 | s.slots[slot].turn << 2
+        (slot as u8 + 1) | (s.slots[slot].turn << 2)
     }
     fn slot_of(leader: u8) -> Option<usize> {
         (leader != NOBODY).then(|| (leader & 3) as usize - 1)

@@ -5,7 +5,9 @@
 use crate::call::Kind;
 use crate::errno::{Errno, Result};
 use crate::fd::Held;
+use crate::gate;
 use crate::instance::Cx;
+use crate::net::link::rx;
 use crate::net::wait::{HINT, How, Waiting};
 pub use crate::poll::epoll::Event;
 use crate::poll::{epoll, ev};
@@ -50,6 +52,18 @@ pub fn take(cx: &Cx<'_>, ep: &Held, out: &mut [Event]) -> Result<usize> {
     }
     // What has arrived meanwhile counts, as it would in the kernel; a few loads if nothing has.
     crate::net::progress(cx);
+    let n = epoll::wait(cx, ep, out);
+    if n > 0 || !rx::is_draining(cx) {
+        return Ok(n);
+    }
+    // Somebody else (the keeper, another thread) is delivering just now: a socket may be ready already while its set has not been told. In the
+    // kernel a sender delivers over loopback before it returns; give them the moment it takes.
+    for _ in 0..8 {
+        gate::sched_yield();
+        if !rx::is_draining(cx) {
+            break;
+        }
+    }
     Ok(epoll::wait(cx, ep, out))
 }
 

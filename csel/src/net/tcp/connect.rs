@@ -68,6 +68,9 @@ pub(super) fn adopt(cx: &Cx<'_>, s: &Sock, i: &mut Inner) {
         let size = |now: u32, usual: u32| if now == usual { super::RING } else { now / 2 };
         i.rx_size = size(o.rcvbuf, crate::net::option::TCP_RMEM);
         i.tx_size = size(o.sndbuf, crate::net::option::TCP_WMEM);
+    } else if o.sndbuf != crate::net::option::TCP_WMEM {
+        // Never less than two full segments: with less in flight the peer would hold its acknowledgement back, and each round would take 40 ms.
+        i.tx_limit = (o.sndbuf / 2).max(2 * 65536).min(i.tx_size);
     }
 }
 

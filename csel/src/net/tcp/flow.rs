@@ -129,6 +129,8 @@ pub(super) struct Inner {
     /// Sizes of the rings.
     pub(super) rx_size: u32,
     pub(super) tx_size: u32,
+    /// How much of the send ring may be used: SO_SNDBUF lowered after the connection was made. The ring itself stays.
+    pub(super) tx_limit: u32,
     /// How much of each ring has been touched since its pages were returned; bytes queued since the send ring was last empty.
     pub(super) rx_high: u32,
     pub(super) tx_high: u32,
@@ -198,7 +200,7 @@ impl Inner {
     /// sk_stream_is_writeable: a third of the room is free.
     #[inline]
     pub(super) fn writable(&self, look: &Look) -> bool {
-        let free = (self.tx_size as usize).saturating_sub(look.sq);
+        let free = (self.tx_limit as usize).saturating_sub(look.sq);
         let unsent = look.sq.saturating_sub(self.meter.in_flight());
         free >= look.sq / 2 && free > 0 && (self.opts.notsent_lowat == 0 || unsent < self.opts.notsent_lowat as usize)
     }
@@ -296,12 +298,13 @@ pub(super) fn start(cx: &Cx<'_>, n: u32, i: &mut Inner) {
     // RFC 6528, with Linux's clock of 64 ns.
     let isn = (demux::hash(&w, demux::seed(cx).rotate_left(17)) as u32).wrapping_add((now >> 6) as u32);
     let hop = i.hop;
-    let Inner { meter, engine, tuple, rx_size, tx_size, tx_high, rx_high, opts, .. } = i;
+    let Inner { meter, engine, tuple, rx_size, tx_size, tx_limit, tx_high, rx_high, opts, .. } = i;
     // What the ring's last user touched stays dirty until this one is done: no page is given back and taken again.
     (*rx_high, *tx_high) = ((*rx_high).min(PAGE as u32), (*tx_high).min(PAGE as u32));
     let mut port = Port::new(cx, &hop, meter, 0);
     let rings = ((*rx_size as usize).clamp(PAGE, ROOM), (*tx_size as usize).clamp(PAGE / 2, ROOM));
     (*rx_size, *tx_size) = (rings.0 as u32, rings.1 as u32);
+    *tx_limit = *tx_size;
     let e = Engine::new(&mut port, now, tuple.local.ip.wire(), isn, &cx.inst.buffers, n as usize - 1, rings);
     let ttl = opts.hops();
     engine.set(e).with(|s| {

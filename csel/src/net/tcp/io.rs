@@ -56,9 +56,11 @@ pub(super) fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], skip: usize, msg: &
     if wanted == 0 {
         return Ok(0);
     }
+    let limit = i.tx_limit as usize;
     let Some(e) = i.engine.get_mut() else { return Err(Errno::EPIPE) };
     let (done, bad, sq) = e.with(|socket| {
         let sq = socket.send_queue();
+        let wanted = wanted.min(limit.saturating_sub(sq));
         let mut done = 0;
         let mut bad = false;
         // Twice, for the ring's wrap.

@@ -135,14 +135,21 @@ impl Frame<'_> {
             self.commit_closely(cx);
             return;
         }
-        if hop.port == Hop::FLOOD {
-            flood(cx, bytes);
+        self.deliver(cx);
+    }
+
+    /// Into the ring, and into everybody's if it is a flood.
+    #[inline]
+    fn deliver(mut self, cx: &Cx<'_>) {
+        let port = self.hop.port;
+        if port == Hop::FLOOD {
+            flood(cx, self.slot.bytes());
             if !self.echo {
                 return;
             }
         }
         self.slot.commit();
-        cx.kicks.note(if hop.port == Hop::FLOOD { facts.port } else { hop.port });
+        cx.kicks.note(if port == Hop::FLOOD { cx.facts().port } else { port });
     }
 
     /// With a tap or a bad link.
@@ -159,14 +166,7 @@ impl Frame<'_> {
             impair::pass(cx, to, bytes);
             return;
         }
-        if hop.port == Hop::FLOOD {
-            flood(cx, bytes);
-            if !self.echo {
-                return;
-            }
-        }
-        self.slot.commit();
-        cx.kicks.note(if hop.port == Hop::FLOOD { cx.facts().port } else { hop.port });
+        self.deliver(cx);
     }
 }
 

@@ -308,6 +308,10 @@ fn keep_segment(fd: c_int) {
 
 /// The segment of an instance that is there already: by the inherited descriptor, else by its name.
 fn open_segment(inst: &Instance, dir: &Path) -> Result<&'static Segment> {
+    // A program started with another environment (nginx's new binary, sudo, env -i) would look in another directory.
+    if let Some(seg) = join::inherited(fdguard::get(Which::Segment)) {
+        return Ok(seg);
+    }
     match join::open(dir, &inst.facts.get().config.net, false) {
         Ok((seg, fd)) => {
             if fdguard::get(Which::Segment) < 0 {

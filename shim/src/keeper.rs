@@ -165,8 +165,14 @@ fn run(dir: &CStr) -> bool {
         return false;
     }
     let dir = csel_core::config::Str::cut(dir.to_bytes());
-    let Ok((seg, fd)) = join::open(&dir, &inst.facts.get().config.net, false) else { return false };
-    let _ = gate::close(fd);
+    let seg = match join::inherited(4) {
+        Some(seg) => seg,
+        None => {
+            let Ok((seg, fd)) = join::open(&dir, &inst.facts.get().config.net, false) else { return false };
+            let _ = gate::close(fd);
+            seg
+        }
+    };
     let me = Me::ask();
     let env = Env { inst, seg, clock, proc: 0 };
     if !keeper::claim(&Cx::new(&env, &me), me.pid) {

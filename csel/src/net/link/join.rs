@@ -208,6 +208,22 @@ pub fn open(dir: &Path, net: &Name, create: bool) -> Result<(&'static Segment, i
     Ok((seg, fd.keep()))
 }
 
+/// Maps the segment that a process of the family opened, by the descriptor inherited from it: an environment that was cleared or a root that was
+/// changed does not matter. `None`: it is no segment of this build.
+pub fn inherited(fd: i32) -> Option<&'static Segment> {
+    let st = file::fstat(fd).ok()?;
+    if st.mode & libc::S_IFMT != libc::S_IFREG || st.size != size_of::<Segment>() as u64 {
+        return None;
+    }
+    let seg = map::of_file::<Segment>(fd).ok()?;
+    if seg.header.magic.load(Acquire) != MAGIC || seg.header.layout.load(Relaxed) != layout() {
+        map::forget(seg);
+        return None;
+    }
+    map::scattered(seg);
+    Some(seg)
+}
+
 /// Undoes [`open`] for one who only looked.
 pub fn close(seg: &'static Segment, fd: i32) {
     map::forget(seg);

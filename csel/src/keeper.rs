@@ -12,10 +12,10 @@
 //! that leaves in good order calls [`crate::net::wait::knock`]. Its descriptors are closed as the kernel would ([`crate::fd::Procs::bury`]).
 //! When no process is left the keeper stays until nothing is left to deliver, [`LINGER`] at most, and then gives the port back: [`Rest::Leave`].
 //! **Limits.** A stopped (SIGSTOP) leader is not relieved: the frames wait, as for a host that is suspended.
-//! **Locks.** None of its own. **Failure.** If the keeper dies the next process that starts, or next virtual socket, brings up another.
+//! **Locks.** None of its own. **Failure.** If the keeper dies the next process that starts or forks, or next virtual socket, brings up another.
 //! **See also.** design section 4; `shim/src/keeper.rs` and the launcher, which provide the process.
 use crate::clock::{MS, Nanos, SEC};
-use crate::instance::Cx;
+use crate::instance::{Cx, Instance};
 use crate::net::link;
 use crate::net::wait::{self, Sleep, keeping};
 use crate::net::{self, timer};
@@ -58,18 +58,27 @@ pub struct Keeper {
     expecting_since: Nanos,
     /// Somebody may have died.
     died: bool,
+    /// Sources carry bytes: the keeper is on the data path ([`Keeper::sources`]).
+    carrying: bool,
+    /// Sources have bytes that somebody outside waits for.
+    busy: bool,
 }
 
 impl Keeper {
     /// A keeper that begins now. `bell`: see [`wait::How::bell`].
     pub fn new(cx: &Cx<'_>, bell: u64) -> Self {
         let now = cx.fresh_now();
-        Self { bell, nap: NAP, frames: 0, quiet_since: now, alone_since: 0, expecting_since: 0, died: true }
+        Self { bell, nap: NAP, frames: 0, quiet_since: now, alone_since: 0, expecting_since: 0, died: true, carrying: false, busy: false }
     }
 
     /// A process of the family may have died: look at the next turn.
     pub fn died(&mut self) {
         self.died = true;
+    }
+
+    /// What the provider's sources (relays, uplinks) are doing: do they carry bytes just now, and must the keeper stay for them?
+    pub fn sources(&mut self, carrying: bool, busy: bool) {
+        (self.carrying, self.busy) = (carrying, busy);
     }
 
     /// Does what is due, and says how to rest. The provider calls it again when the rest ends, for whatever reason.
@@ -97,8 +106,8 @@ impl Keeper {
             if worked || came {
                 self.quiet_since = now;
             }
-            if now.saturating_sub(self.quiet_since) >= QUIET || self.alone_since != 0 {
-                // Left alone there is nobody to drain but us: always rung, and awake for the timers.
+            if now.saturating_sub(self.quiet_since) >= QUIET || self.alone_since != 0 || self.carrying {
+                // Left alone, or carrying, there is nobody to drain but us: always rung, and awake for the timers.
                 match keeping::deep(cx, self.bell) {
                     Some(mut sleep) => {
                         self.nap = NAP;
@@ -158,7 +167,7 @@ impl Keeper {
         if self.alone_since == 0 {
             self.alone_since = now;
         }
-        !net::tcp::undelivered(cx) && !link::rx::pending(cx) || now.saturating_sub(self.alone_since) >= LINGER
+        !self.busy && !net::tcp::undelivered(cx) && !link::rx::pending(cx) || now.saturating_sub(self.alone_since) >= LINGER
     }
 }
 
@@ -179,6 +188,13 @@ fn bury(cx: &Cx<'_>) {
     }
 }
 
+/// Is there a keeper, as far as one load tells? The kernel marks the word of one that dies (a robust futex).
+#[inline]
+pub fn seems_kept(inst: &Instance) -> bool {
+    let pid = inst.header.keeper.load(Relaxed);
+    pid != 0 && pid & libc::FUTEX_OWNER_DIED == 0
+}
+
 /// Is there a keeper, and does it live? If not, the seat of one that died is cleared, so that another may come.
 pub fn is_kept(cx: &Cx<'_>) -> bool {
     let word = &cx.inst.header.keeper;
@@ -186,7 +202,7 @@ pub fn is_kept(cx: &Cx<'_>) -> bool {
     if pid == 0 {
         return false;
     }
-    if gate::process_exists(pid) {
+    if pid & libc::FUTEX_OWNER_DIED == 0 && gate::process_exists(pid) {
         return true;
     }
     if word.compare_exchange(pid, 0, SeqCst, Relaxed).is_ok() {

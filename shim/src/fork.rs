@@ -29,6 +29,7 @@ pub(crate) fn register() {
 extern "C" fn prepare() {
     let t = thread();
     if t.child.get() == 0 && enter::proc().is_some() {
+        crate::keeper::replace();
         // Relaxed loads and references only; it takes no lock.
         if let Ok(Ok(n)) = with_cx(|cx| cx.inst.procs.fork(cx, cx.proc)) {
             t.child.set(n);
@@ -79,6 +80,8 @@ pub(crate) fn settle(n: u32, pid: c_int) {
             cx.inst.procs.bury(cx, n);
         } else if let Some(p) = cx.inst.procs.table.get(Id::new(n)) {
             let _ = p.pid.compare_exchange(u32::MAX, pid as u32, AcqRel, Relaxed);
+            // The keeper watches it from now on.
+            csel_core::net::wait::knock(cx);
         }
     });
     crate::ret::fail(saved);

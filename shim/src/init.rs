@@ -250,12 +250,19 @@ fn establish() -> Result<()> {
     STATE.store(if r.is_ok() { 2 } else { 3 }, Release);
     if r.is_ok() {
         crate::bells::hang();
-        let mut dir = [0u8; 256];
-        let path = kept().1.as_bytes();
-        dir[..path.len()].copy_from_slice(path);
-        crate::keeper::ensure(CStr::from_bytes_until_nul(&dir).unwrap_or(c""));
+        keep();
+        // It watches us from now on.
+        let _ = enter::with_cx(csel_core::net::wait::knock);
     }
     r
+}
+
+/// Makes sure of a keeper.
+pub(crate) fn keep() {
+    let mut dir = [0u8; 256];
+    let path = kept().1.as_bytes();
+    dir[..path.len()].copy_from_slice(path);
+    crate::keeper::ensure(CStr::from_bytes_until_nul(&dir).unwrap_or(c""));
 }
 
 /// The child of a fork whose parent was in the middle of [`establish`] starts anew.

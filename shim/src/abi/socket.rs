@@ -45,6 +45,7 @@ fn refused(domain: c_int, protocol: c_int) -> Option<Errno> {
 fn open(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int> {
     core_socket::kind_of(domain, ty, protocol).map_err(|e| e.unwrap_or(Errno::EAFNOSUPPORT))?;
     init::instance()?;
+    crate::keeper::replace();
     with_cx(|cx| {
         // raw(7): only for the instance's root.
         if ty & 0xf == libc::SOCK_RAW && cx.inst.header.uid.load(Relaxed) != 0 && !init::privileged() {

@@ -6,24 +6,28 @@
 //! **How it works.** At the first virtual socket [`ensure`] makes a grandchild by two raw clone(2)s without SIGCHLD, so that no wait(2) of the
 //! application sees either. It has a session of its own, /dev/null as its three streams, and no descriptor but the arena and the segment; then it executes
 //! this library, whose entry point is [`entry`] (the dynamic linker takes it for the program, since it names an interpreter, and does not run our
-//! constructor). The keeper claims its office in the arena, or ends if somebody has it. It sleeps in ppoll(2) on its bell and the pidfds of the
-//! family's processes, at most a second, so that processes it has not heard of are found too.
-//! **Limits.** [`WATCHED`] processes are watched by pidfd, the others once a second. A subreaper (prctl(2)) among the ancestors inherits it.
+//! constructor, so no hook is live there). The keeper claims its office in the arena, or ends if somebody has it, and then is [`host`] of what an instance
+//! has outside. Its office is a robust futex ([`seat`]), so one load tells whether it lives; the next attach, fork or socket(2) replaces a dead one.
+//! **Limits.** A subreaper (prctl(2)) among the ancestors inherits it.
 //! **Locks.** None. **Failure.** Without a keeper everything works while some thread of the instance is in a call. **See also.** clone(2), pidfd_open(2).
-use crate::enter::{clock, with_cx};
+mod family;
+mod host;
+mod seat;
+
+use crate::enter::{self, clock, with_cx};
 use crate::fdguard::{self, Which};
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering::*};
 use csel_core::arena::found;
+use csel_core::clock::{Nanos, SEC};
 use csel_core::errno::Errno;
 use csel_core::gate::{self, bell};
-use csel_core::instance::{Cx, Env, Instance};
-use csel_core::keeper::{self, Keeper, Rest};
+use csel_core::instance::{Cx, Env};
+use csel_core::keeper;
 use csel_core::net::link::join;
 use csel_core::sync::Me;
+use host::Host;
 use libc::{c_char, c_int};
-
-/// Processes watched by pidfd.
-const WATCHED: usize = 256;
 
 #[cfg(target_arch = "x86_64")]
 #[used]
@@ -65,12 +69,29 @@ core::arch::global_asm!(
     entry = sym entry,
 );
 
+/// Brings up another keeper if the one there was has died: what every fork and every new socket asks, at the cost of two loads.
+#[inline]
+pub(crate) fn replace() {
+    if let Some(env) = enter::env()
+        && !keeper::seems_kept(env.inst)
+        && clock().saturating_sub(BEGUN.load(Relaxed)) > START
+    {
+        crate::init::keep();
+    }
+}
+
+/// When this process (or its parent) last began one, which takes its time to claim its office.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+/// How long that may take before another one is begun.
+const START: Nanos = SEC;
+
 /// Makes sure that the instance has a keeper, if it is to have one.
 pub(crate) fn ensure(dir: &CStr) {
     let wanted = with_cx(|cx| cx.config().keeper && !keeper::is_kept(cx));
     if wanted != Ok(true) {
         return;
     }
+    BEGUN.store(clock(), Relaxed);
     // SAFETY: all-zero is a valid Dl_info.
     let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
     // SAFETY: an address in this library; info is writable.
@@ -174,72 +195,20 @@ fn run(dir: &CStr) -> bool {
         }
     };
     let me = Me::ask();
-    let env = Env { inst, seg, clock, proc: 0 };
+    let mut env = Env { inst, seg, clock, proc: 0 };
+    let _ = seat::take(&inst.header.keeper);
     if !keeper::claim(&Cx::new(&env, &me), me.pid) {
         return true;
     }
-    let (ear, key) = bell::make().unwrap_or((-1, 0));
-    let mut keeper = Keeper::new(&Cx::new(&env, &me), key);
-    let mut watch = Watch { fds: [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; WATCHED + 1], pids: [0; WATCHED + 1] };
-    watch.fds[0].fd = ear;
-    loop {
-        let rest = keeper.turn(&Cx::new(&env, &me));
-        match rest {
-            Rest::Leave => return true,
-            Rest::Sleep(s) => {
-                let until = s.until.min(clock() + csel_core::clock::SEC);
-                watch.refresh(inst);
-                if key != 0 {
-                    if s.word.load(core::sync::atomic::Ordering::SeqCst) == s.expected {
-                        watch.sleep(until);
-                    }
-                    bell::still(ear);
-                } else {
-                    let _ = gate::futex_wait(s.word, s.expected, until);
-                }
-                keeper.died();
-            }
-        }
+    seat::room();
+    // A table of its own, like every process: what it holds is let go of when it dies.
+    env.proc = inst.procs.enter(me.pid).unwrap_or(0);
+    if env.proc != 0
+        && let Ok(fd) = bell::clapper()
+    {
+        inst.procs.get(env.proc).clapper.store(fd as u32 + 1, Relaxed);
     }
-}
-
-/// What the keeper sleeps on: its bell, and the processes of the family.
-struct Watch {
-    fds: [libc::pollfd; WATCHED + 1],
-    pids: [u32; WATCHED + 1],
-}
-
-impl Watch {
-    /// Follows the table of processes.
-    fn refresh(&mut self, inst: &'static Instance) {
-        use core::sync::atomic::Ordering::Relaxed;
-        for n in 1..=WATCHED {
-            let pid = self.pids[n];
-            if pid != 0 && !inst.procs.table.iter().any(|(_, p)| p.pid.load(Relaxed) == pid) {
-                let _ = gate::close(self.fds[n].fd);
-                self.fds[n].fd = -1;
-                self.pids[n] = 0;
-            }
-        }
-        for (_, p) in inst.procs.table.iter() {
-            let pid = p.pid.load(Relaxed);
-            if pid == 0 || pid == u32::MAX || self.pids.contains(&pid) {
-                continue;
-            }
-            let Some(n) = (1..=WATCHED).find(|&n| self.pids[n] == 0) else { break };
-            // SAFETY: no pointers.
-            if let Ok(fd) = unsafe { gate::syscall(libc::SYS_pidfd_open, [pid as usize, 0, 0, 0, 0, 0]) } {
-                self.fds[n].fd = fd as c_int;
-                self.pids[n] = pid;
-            }
-        }
-    }
-
-    fn sleep(&mut self, until: u64) {
-        let left = until.saturating_sub(clock());
-        let ts = libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 };
-        let a = [self.fds.as_mut_ptr() as usize, self.fds.len(), &raw const ts as usize, 0, 8, 0];
-        // SAFETY: the array and the timeout live; no mask.
-        let _ = unsafe { gate::syscall(libc::SYS_ppoll, a) };
-    }
+    let Ok(mut host) = Host::new(&env, &me) else { return false };
+    host.run();
+    true
 }

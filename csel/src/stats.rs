@@ -39,6 +39,8 @@ macro_rules! counters {
 counters! {
     /// sockets made
     sockets;
+    /// sockets that became the kernel's, by a route to the host
+    sockets_to_host;
     /// TCP connections begun by this side
     tcp_active_opens;
     /// TCP connections taken from a listener's queue

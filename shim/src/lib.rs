@@ -19,6 +19,7 @@ mod enter;
 mod exec;
 mod fdguard;
 mod fork;
+mod home;
 mod init;
 mod keeper;
 mod real;

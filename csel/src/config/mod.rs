@@ -21,7 +21,7 @@ pub mod value;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use value::{Cidr, Entry, Host, Impair, List, Mac, Name, Problem, Size, Str, Value};
+pub use value::{Cidr, Entry, Host, Impair, List, Mac, Name, Problem, Size, Str, ToHost, Value};
 
 /// IPv4 addresses are leased from here when none is given.
 pub const LEASE_V4: Cidr = Cidr { addr: IpAddr::V4(Ipv4Addr::new(10, 111, 0, 0)), len: 16 };
@@ -120,6 +120,9 @@ options! {
     /// a name for an address in this instance, like a line of /etc/hosts; up to 32
     hosts: List<Host, 32> = List::empty(Host::NONE), "add-host" "CSEL_HOSTS" "NAME:IP"
         default "none" many true example "db:10.111.0.7";
+    /// a network reached through the kernel's stack, natively: connections and datagrams to it leave the instance; up to 16
+    route: List<ToHost, 16> = List::empty(ToHost::NONE), "route" "CSEL_ROUTE" "PREFIX=host"
+        default "none: nothing leaves the instance" many true example "203.0.113.0/24=host";
     /// longest time a wait spins before it sleeps, in microseconds; adaptive below that; 0 is never
     spin_us: u32 = 50, "spin-us" "CSEL_SPIN_US" "US"
         default "50" range 0..=1000000 example "20";

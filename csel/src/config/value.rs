@@ -424,6 +424,49 @@ impl Entry for Host {
     }
 }
 
+/// A network whose traffic is the kernel's: `203.0.113.0/24=host`, `::/0=host`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ToHost {
+    /// Any address of the network.
+    pub net: IpAddr,
+    /// Bits of the network part; 0 is everything of that family.
+    pub len: u8,
+}
+
+impl ToHost {
+    /// What fills the unused places of a list.
+    pub const NONE: Self = Self { net: IpAddr::V4(Ipv4Addr::UNSPECIFIED), len: 0 };
+}
+
+impl fmt::Display for ToHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}=host", self.net, self.len)
+    }
+}
+
+impl Entry for ToHost {
+    fn parse(text: &str) -> Result<Self, Problem> {
+        const FORM: Problem = Problem::Form("must be PREFIX=host, where PREFIX is an IPv4 or IPv6 network");
+        let (prefix, via) = text.split_once('=').ok_or(FORM)?;
+        if via != "host" {
+            return Err(Problem::Form("the only way a route can lead is host: PREFIX=host"));
+        }
+        let (addr, len) = prefix.split_once('/').map_or((prefix, None), |(a, l)| (a, Some(l)));
+        let addr = addr.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(addr);
+        let net = IpAddr::from_str(addr).map_err(|_| FORM)?;
+        let most = if net.is_ipv4() { 32 } else { 128 };
+        let len = match len {
+            None => most,
+            Some(text) => text.parse::<u8>().ok().filter(|n| *n <= most).ok_or(Problem::Form(if most == 32 {
+                "the length after / must be from 0 to 32"
+            } else {
+                "the length after / must be from 0 to 128"
+            }))?,
+        };
+        Ok(Self { net, len })
+    }
+}
+
 /// An Ethernet address; all zero means "choose one".
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(transparent)]

@@ -76,6 +76,14 @@ impl Ip {
     }
 }
 
+impl From<core::net::IpAddr> for Ip {
+    fn from(a: core::net::IpAddr) -> Self {
+        match a {
+            core::net::IpAddr::V4(a) => Self::v4(a.octets()),
+            core::net::IpAddr::V6(a) => Self(a.octets()),
+        }
+    }
+}
 impl From<IpAddress> for Ip {
     #[inline]
     fn from(a: IpAddress) -> Self {

@@ -412,6 +412,20 @@ pub fn kernel(cx: &Cx<'_>, ep: &Held, added: bool) {
     }
 }
 
+/// Calls `each` with every interest in (`target`, `fd`): the set's own description and what was asked. For a descriptor that becomes the kernel's.
+pub fn interests(cx: &Cx<'_>, target: &Sock, fd: i32, mut each: impl FnMut(Id<Sock>, Event)) {
+    target.queue.each_item(cx, |id| {
+        if let Some(it) = item(cx, id)
+            && it.fd.load(Relaxed) == fd as u32
+            && let Some(set) = cx.inst.poll.sets.get(Id::new(it.set.load(Relaxed)))
+        {
+            let event = Event { events: it.events.load(Relaxed), data: it.data.load(Relaxed), nested: false };
+            each(Id::new(set.sock.load(Relaxed)), event);
+        }
+        true
+    });
+}
+
 /// The last reference to a description is gone: the interests in it go, and, if it is a set, its own.
 pub(super) fn release(cx: &Cx<'_>, s: &Sock, id: Id<Sock>) {
     loop {

@@ -1,5 +1,6 @@
 //! Moving bytes: send(2), recv(2), read(2), write(2) and all their forms on one buffer or several.
 use crate::enter::{is_virtual, thread};
+use crate::home::{self, Home};
 use crate::ret::IntoC;
 use crate::table::interpose;
 use crate::user::{self, Address, one, pieces_in, pieces_out, put_address};
@@ -225,7 +226,12 @@ interpose! {
     }
     /// sendto(2).
     cancels fn sendto(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, addr: *const sockaddr, alen: socklen_t) -> ssize_t = Full "" {
-        or_libc!(fd, send_to(fd, buf, len, flags, addr, alen), real::sendto(fd, buf, len, flags, addr, alen))
+        match home::of_address(fd, addr, alen, false) {
+            Err(e) => (Err(e) as Result<usize>).into_c(),
+            Ok(Home::Ours) => send_to(fd, buf, len, flags, addr, alen).into_c(),
+            // SAFETY: as the application passed it.
+            Ok(Home::Kernel) => unsafe { real::sendto(fd, buf, len, flags, addr, alen) },
+        }
     }
     /// recv(2).
     cancels fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t = Full "" {

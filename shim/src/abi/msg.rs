@@ -3,6 +3,7 @@
 //! A recvmsg(2) on a descriptor of the kernel's may bring descriptors (SCM_RIGHTS): shadows among them become virtual here.
 use super::io::{Got, header, recv_pieces, send_pieces};
 use crate::enter::{clock, is_virtual, with_cx};
+use crate::home::{self, Home};
 use crate::ret::{IntoC, fail};
 use crate::table::interpose;
 use crate::user::{self, ADDR_MAX, Address, pieces_in, pieces_out};
@@ -31,6 +32,18 @@ fn send_message(fd: c_int, msg: *const msghdr, flags: c_int) -> Result<usize> {
     }
     user::get_bytes(m.msg_control.cast(), &mut control[..n])?;
     send_pieces(fd, data, flags, to.as_ref().map_or(&[], Address::bytes), &control[..n])
+}
+
+/// Whose the socket is that a message goes out of; it moves if the message's address says so.
+fn home_of(fd: c_int, msg: *const msghdr) -> Result<Home> {
+    if home::stays(fd) {
+        return Ok(Home::Ours);
+    }
+    match header(msg) {
+        Ok(m) => home::of_address(fd, m.msg_name.cast(), m.msg_namelen.min(ADDR_MAX as u32), false),
+        // Whoever it is refuses the pointer.
+        Err(_) => Ok(if is_virtual(fd) { Home::Ours } else { Home::Kernel }),
+    }
 }
 
 fn recv_message(fd: c_int, msg: *mut msghdr, flags: c_int) -> Result<usize> {
@@ -96,7 +109,13 @@ fn send_messages(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> Resu
         let at = msgs.wrapping_add(i);
         // SAFETY: only the address of the field is taken.
         let (hdr, len) = unsafe { (&raw const (*at).msg_hdr, &raw mut (*at).msg_len) };
-        match send_message(fd, hdr, flags) {
+        let one = match home_of(fd, hdr) {
+            Err(e) => Err(e),
+            Ok(Home::Ours) => send_message(fd, hdr, flags),
+            // SAFETY: the application's message.
+            Ok(Home::Kernel) => unsafe { home::kernel_sendmsg(fd, hdr, flags) },
+        };
+        match one {
             Ok(n) => user::put(len, &(n as c_uint))?,
             Err(e) if sent == 0 => return Err(e),
             Err(_) => break,
@@ -150,11 +169,11 @@ interpose! {
 
     /// sendmsg(2).
     cancels fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t = Full "" {
-        if is_virtual(fd) {
-            send_message(fd, msg, flags).into_c()
-        } else {
+        match home_of(fd, msg) {
+            Err(e) => (Err(e) as Result<usize>).into_c(),
+            Ok(Home::Ours) => send_message(fd, msg, flags).into_c(),
             // SAFETY: as the application passed it.
-            unsafe { real::sendmsg(fd, msg, flags) }
+            Ok(Home::Kernel) => unsafe { real::sendmsg(fd, msg, flags) },
         }
     }
     /// recvmsg(2); SCM_RIGHTS over AF_UNIX carries virtual sockets too.
@@ -174,7 +193,7 @@ interpose! {
     }
     /// sendmmsg(2).
     cancels fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int = Full "" {
-        if is_virtual(fd) {
+        if is_virtual(fd) || home::is_kernels_ip(fd) {
             send_messages(fd, msgs, n, flags).into_c()
         } else {
             // SAFETY: as the application passed it.

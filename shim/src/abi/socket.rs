@@ -1,5 +1,6 @@
 //! socket(2) and what names, connects and configures sockets.
 use crate::enter::{is_virtual, with_cx};
+use crate::home::{self, Home};
 use crate::init;
 use crate::ret::IntoC;
 use crate::table::interpose;
@@ -187,6 +188,8 @@ interpose! {
     plain fn listen(fd: c_int, backlog: c_int) -> c_int = Full "" {
         if is_virtual(fd) {
             ask(fd, |cx, s| core_socket::listen(cx, s, backlog)).into_c()
+        } else if let Err(e) = home::may_listen(fd) {
+            crate::ret::fail(e)
         } else {
             // SAFETY: no pointers.
             unsafe { real::listen(fd, backlog) }
@@ -212,20 +215,20 @@ interpose! {
     }
     /// connect(2).
     cancels fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int = Full "" {
-        if is_virtual(fd) {
-            connect_to(fd, addr, len).into_c()
-        } else {
+        match home::of_address(fd, addr, len, true) {
+            Err(e) => crate::ret::fail(e),
+            Ok(Home::Ours) => connect_to(fd, addr, len).into_c(),
             // SAFETY: as the application passed it.
-            unsafe { real::connect(fd, addr, len) }
+            Ok(Home::Kernel) => unsafe { real::connect(fd, addr, len) },
         }
     }
     /// connect(2), libc's other name for it.
     cancels fn __connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int = Full "" {
-        if is_virtual(fd) {
-            connect_to(fd, addr, len).into_c()
-        } else {
+        match home::of_address(fd, addr, len, true) {
+            Err(e) => crate::ret::fail(e),
+            Ok(Home::Ours) => connect_to(fd, addr, len).into_c(),
             // SAFETY: as the application passed it.
-            unsafe { real::__connect(fd, addr, len) }
+            Ok(Home::Kernel) => unsafe { real::__connect(fd, addr, len) },
         }
     }
     /// shutdown(2).

@@ -121,6 +121,23 @@ pub fn hop(cx: &Cx<'_>, src: Ip, dst: Ip) -> Result<Hop> {
     Ok(to(cx, n, port))
 }
 
+/// Is `dst` reached through the kernel (`--route PREFIX=host`)? The longest prefix decides: a route wins over a network of the instance that is as long, never over its own addresses.
+/// A group or broadcast address is the kernel's only if a route names groups.
+pub fn leads_to_host(cx: &Cx<'_>, dst: Ip) -> bool {
+    let config = cx.config();
+    let routes = config.route.as_slice();
+    if routes.is_empty() || dst.is_unspecified() {
+        return false;
+    }
+    let group = dst.is_multicast() || dst == Ip::BROADCAST;
+    let host =
+        routes.iter().map(|r| (Ip::from(r.net), r.len)).filter(|&(net, len)| dst.matches(net, len) && (!group || net.is_multicast()));
+    let Some(longest) = host.map(|(_, len)| len).max() else { return false };
+    let loopback = dst.is_loopback().then_some(if dst.is_v4() { 8 } else { 128 });
+    let own = cx.facts().addrs().iter().filter(|p| dst.matches(p.ip, p.len)).map(|p| if p.ip == dst { u8::MAX } else { p.len });
+    own.chain(loopback).max().is_none_or(|len| len <= longest)
+}
+
 /// A hop to port `n`.
 fn to(cx: &Cx<'_>, n: u16, port: &Port) -> Hop {
     // A peer's MTU is hostile; 68 is the least an IPv4 link may have.

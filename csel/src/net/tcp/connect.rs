@@ -85,6 +85,11 @@ pub(super) fn connect(cx: &Cx<'_>, s: &Held, to: &Endpoint) -> Result<()> {
     }
 }
 
+/// Is it neither connected nor about to be, and no listener? Then it may still become the kernel's (`--route`).
+pub fn is_fresh(cx: &Cx<'_>, s: &Held) -> bool {
+    flow::must(cx, s).is_ok_and(|(_, _, i)| i.phase == Phase::Fresh)
+}
+
 /// connect(2), after a wait.
 pub(super) fn connected(cx: &Cx<'_>, s: &Held) -> Result<()> {
     let (n, _, mut i) = flow::must(cx, s)?;

@@ -43,6 +43,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use connect::is_fresh;
 pub use info::{Row, each, each_resting};
 
 /// Size of a ring whose SO_RCVBUF or SO_SNDBUF nobody has set.

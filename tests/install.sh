@@ -22,6 +22,9 @@ java default-jdk-headless
 ab apache2-utils
 wrk wrk
 nginx nginx-light
+apache2 apache2-bin
+gunicorn gunicorn
+uvicorn uvicorn
 strace strace
 tshark tshark
 ss iproute2

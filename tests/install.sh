@@ -31,6 +31,13 @@ ss iproute2
 ip iproute2
 unshare util-linux
 setpriv util-linux
+sshd openssh-server
+ssh openssh-client
+dropbear dropbear-bin
+dbclient dropbear-bin
+git git
+fcgiwrap fcgiwrap
+make make
 jq jq
 cc gcc
 nm binutils
@@ -41,6 +48,9 @@ PATH=$PATH:/usr/sbin:/sbin
 missing=$(while read -r cmd pkg; do [ -z "$cmd" ] || command -v "$cmd" >/dev/null || echo "$pkg"; done <<<"$NEED" | sort -u | tr '\n' ' ')
 # The JDK's source launcher (java X.java) needs the compiler: a JRE alone is not enough.
 command -v javac >/dev/null || case " $missing " in *default-jdk*) ;; *) missing="$missing default-jdk-headless" ;; esac
+# Debian keeps PostgreSQL's programs out of the path.
+[ -x /usr/lib/postgresql/15/bin/postgres ] || missing="$missing postgresql-15"
+[ -x /usr/lib/git-core/git-http-backend ] || missing="$missing git"
 # libc's static half and the headers, for the C programs.
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib/aarch64-linux-gnu/libc.a ] || missing="$missing libc6-dev"
 if [ -z "${missing// /}" ]; then echo "install: nothing missing"; exit 0; fi

@@ -12,6 +12,7 @@
 #   await NAME PORT     until something accepts there
 #   at NAME             how a client writes the address of NAME (the name itself, or 127.0.0.1 natively)
 #   stop NAME           TERM, then KILL after 5 s
+#   become USER         from now on programs run as USER (a server that refuses root), if the test is root's
 #   fail words...       the reason, the servers' last lines, status 1
 # Extra options of csel for one call: OPT="CSEL_IMPAIR=drop=1%" app ...  (assignments, both ways in read them).
 set -u
@@ -39,15 +40,16 @@ export XDG_RUNTIME_DIR=$W/run CSEL_NET=t-$NAME HOME=$W; mkdir -m 700 "$XDG_RUNTI
 cd "$W" || exit 1
 ulimit -n "$(ulimit -Hn)"
 declare -A PID=()
+BECOME=()
 LIMIT=${LIMIT:-60}
 
 # Sets CMD to what runs "$@" in instance $1.
 as() {
   local n=$1; shift
   case $MODE in
-    native) CMD=("$@") ;;
-    preload) CMD=(env LD_PRELOAD="$LIB" CSEL_NAME="$n" ${OPT:-} "$@") ;;
-    run) CMD=(env ${OPT:-} "$BIN" run --name "$n" --net "$CSEL_NET" -- "$@") ;;
+    native) CMD=("${BECOME[@]}" "$@") ;;
+    preload) CMD=("${BECOME[@]}" env LD_PRELOAD="$LIB" CSEL_NAME="$n" ${OPT:-} "$@") ;;
+    run) CMD=("${BECOME[@]}" env ${OPT:-} "$BIN" run --name "$n" --net "$CSEL_NET" -- "$@") ;;
     *) echo "FAIL $NAME: no mode '$MODE'"; exit 2 ;;
   esac
 }
@@ -61,6 +63,17 @@ stop() {
   kill -KILL "$p" 2>/dev/null; wait "$p" 2>/dev/null; unset "PID[$1]"
 }
 await() { LIMIT=40 app "wait-$1" "$PEER" wait "$(at "$1")" "$2" 30 >"$W/await.log" 2>&1 || fail "$1 does not accept on port $2: $(tail -3 "$W/await.log")"; }
+become() {
+  if setpriv --reuid "$1" --regid "$(id -g "$1")" --clear-groups true 2>/dev/null; then
+    BECOME=(setpriv --reuid "$1" --regid "$(id -g "$1")" --clear-groups)
+    chown -R "$1" "$W"
+    # What was built may lie where only root looks.
+    mkdir "$W/csel"; cp "$LIB" "$BIN" "$PEER" "$W/csel/" 2>/dev/null; LIB=$W/csel/$(basename "$LIB") BIN=$W/csel/$(basename "$BIN") PEER=$W/csel/peer
+    chmod 755 "$W/csel" "$W/csel"/*
+  else # not root outside: a user namespace within ours, where we are somebody else
+    BECOME=(unshare -U --map-user=1000 --map-group=1000)
+  fi
+}
 fail() {
   echo "FAIL $NAME $MODE: $*"
   local f; for f in "$W"/*.log; do [ -s "$f" ] && { echo "  -- $(basename "$f"):"; tail -n 15 "$f" | cut -c1-300 | sed 's/^/     /'; }; done

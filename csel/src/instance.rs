@@ -95,6 +95,8 @@ pub struct Facts {
     pub mac: [u8; 6],
     /// Its port on the segment.
     pub port: u16,
+    /// Which of all joins to the segment made it: tells it from one that came to the same port later.
+    pub joined: u64,
     /// MTU of `eth0`.
     pub mtu: u32,
 }

@@ -10,10 +10,12 @@
 //! threads that arm an earlier timer. An idle instance's keeper so does not wake at all.
 //! A killed process: the provider watches pidfds (or looks each second while it must wake anyway) and says so with [`Keeper::died`]; a process
 //! that leaves in good order calls [`crate::net::wait::knock`]. Its descriptors are closed as the kernel would ([`crate::fd::Procs::bury`]).
-//! When no process is left the keeper stays until nothing is left to deliver, [`LINGER`] at most, and then gives the port back: [`Rest::Leave`].
+//! When no process is left the keeper stays until nothing is left to deliver, [`LINGER`] at most, and then gives the port back: [`Rest::Leave`]. The arena is
+//! emptied then: the next program of a family that lives on (a shell's) founds the instance anew.
 //! **Limits.** A stopped (SIGSTOP) leader is not relieved: the frames wait, as for a host that is suspended.
 //! **Locks.** None of its own. **Failure.** If the keeper dies the next process that starts or forks, or next virtual socket, brings up another.
 //! **See also.** design section 4; `shim/src/keeper.rs` and the launcher, which provide the process.
+use crate::arena::found;
 use crate::clock::{MS, Nanos, SEC};
 use crate::instance::{Cx, Instance};
 use crate::net::link;
@@ -38,7 +40,7 @@ const STILLBORN: Nanos = 10 * SEC;
 pub enum Rest {
     /// On the slot's word (or, with a bell, in ppoll(2) with the bell and the pidfds) until `until`.
     Sleep(Sleep),
-    /// Nobody is left: the port has been given back, the keeper's process ends.
+    /// Nobody is left: the port has been given back. The keeper's process calls [`crate::arena::found::vacate`] and ends.
     Leave,
 }
 
@@ -92,10 +94,14 @@ impl Keeper {
             }
             cx.flush();
             let (alive, expected) = self.family(cx);
-            if alive == 0 && self.may_leave(cx, now, expected) {
-                cx.inst.header.keeper.store(0, SeqCst);
-                link::join::leave(cx.seg, cx.facts().port);
-                return Rest::Leave;
+            if alive == 0 && self.may_leave(cx, now, expected) && found::leaving(cx.inst) {
+                // Nobody can come any more; has somebody come just before?
+                if self.family(cx) == (0, expected) {
+                    cx.inst.header.keeper.store(0, SeqCst);
+                    link::join::leave(cx.seg, cx.facts().port);
+                    return Rest::Leave;
+                }
+                found::stay(cx.inst);
             }
             let frames = stats::read(&cx.inst.stats.frames_in);
             let came = core::mem::replace(&mut self.frames, frames) != frames;

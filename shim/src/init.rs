@@ -21,7 +21,7 @@ use csel_core::arena::found::{self, Founded};
 use csel_core::config::{Config, Name, Path, Str};
 use csel_core::errno::{Errno, Result};
 use csel_core::gate;
-use csel_core::instance::{Env, Instance, MAGIC};
+use csel_core::instance::{Env, Instance};
 use csel_core::net::link::join::{self, JoinError};
 use csel_core::net::link::segment::Segment;
 use libc::{c_char, c_int};
@@ -227,7 +227,7 @@ pub(crate) fn family_has_instance() -> bool {
     let mut magic = 0u64;
     let a = [fdguard::get(Which::Arena) as usize, &raw mut magic as usize, 8, 0, 0, 0];
     // SAFETY: eight writable bytes.
-    matches!(unsafe { gate::syscall(libc::SYS_pread64, a) }, Ok(8)) && magic == MAGIC
+    matches!(unsafe { gate::syscall(libc::SYS_pread64, a) }, Ok(8)) && found::says_founded(magic)
 }
 
 /// Makes sure that this process has its instance. ENOMEM, ENFILE: none can be had.
@@ -273,8 +273,31 @@ pub(crate) fn after_fork() {
 fn begin() -> Result<()> {
     let fd = fdguard::get(Which::Arena);
     let inst = found::open(fd).inspect_err(|&e| ret::say(&["csel: ", found::explain(e)]))?;
-    let mut joined = None;
     let (config, dir, program) = kept();
+    loop {
+        let seg = found_or_open(inst, config, dir, program)?;
+        // Between the two the last of the others may have left, and its keeper with it.
+        let entered = found::attach(inst, || {
+            if !join::holds(seg, fdguard::get(Which::Segment), inst.facts.get()) && !inst.procs.anyone() {
+                return None;
+            }
+            crate::exec::claim(inst);
+            Some(inst.procs.enter(gate::getpid()))
+        });
+        if let Some(proc) = entered {
+            let proc = proc?;
+            signal::arm();
+            crate::abi::stdio::arm();
+            enter::publish(Env { inst, seg, clock: enter::clock, proc });
+            return Ok(());
+        }
+        forget_segment();
+    }
+}
+
+/// Founds the instance, or finds the segment of the one that is there.
+fn found_or_open(inst: &'static Instance, config: &Config, dir: &Path, program: &Name) -> Result<&'static Segment> {
+    let mut joined = None;
     let came = found::found(inst, || {
         let j = join::join(dir, config, program).map_err(Box::new)?;
         inst.net.link.begin(j.seg, j.facts.port);
@@ -283,24 +306,28 @@ fn begin() -> Result<()> {
         joined = Some((j.seg, j.fd));
         Ok::<_, Box<JoinError>>(facts)
     });
-    let seg = match came {
+    match came {
         Founded::New => {
             let Some((seg, fd)) = joined else { return Err(Errno::ENOBUFS) };
+            forget_segment();
             keep_segment(fd);
-            seg
+            Ok(seg)
         }
-        Founded::Old => open_segment(inst, dir)?,
+        Founded::Old => open_segment(inst, dir),
         Founded::Failed(e) => refuse(format_args!("{e}")),
         Founded::Foreign => refuse(format_args!(
             "another build of libcsel.so founded this program's instance; start its parent anew, or use one libcsel.so for the whole family"
         )),
-    };
-    crate::exec::claim(inst);
-    let proc = inst.procs.enter(gate::getpid())?;
-    signal::arm();
-    crate::abi::stdio::arm();
-    enter::publish(Env { inst, seg, clock: enter::clock, proc });
-    Ok(())
+    }
+}
+
+/// Lets go of the descriptor of a segment whose instance has gone.
+fn forget_segment() {
+    let old = fdguard::get(Which::Segment);
+    if let Some(seg) = join::inherited(old) {
+        join::close(seg, old);
+        fdguard::set(Which::Segment, -1);
+    }
 }
 
 /// The segment's descriptor goes to the place where exec'd programs look for it.

@@ -198,3 +198,18 @@ print('unseen')
 "#;
     assert_eq!(ok(&done(w.python("ghost", code))).trim(), "unseen");
 }
+
+/// A shell has no socket itself: its first program's end is the instance's end, and its next program founds it anew, with the same name.
+#[test]
+fn a_shells_next_program_is_reachable_again() {
+    let w = World::new();
+    let first = "import socket; socket.socket()";
+    let second = "import socket; l = socket.create_server((\"\", 80)); c, _ = l.accept(); c.sendall(c.recv(9))";
+    let both = format!(
+        "import os\nfor code in ({first:?}, {first:?}, {second:?}):\n  os.system(f\"python3 -c '{{code}}' || echo failed; sleep 0.3\")"
+    );
+    let s = w.python("again", &both).spawn().expect("the program starts");
+    let got = ok(&done(w.python("c", &format!("{DIAL}\nc = dial(\"again\", 80); c.sendall(b\"here\"); print(c.recv(9).decode())"))));
+    assert_eq!(got.trim(), "here");
+    assert_eq!(ok(&s.wait_with_output().expect("it ends")).trim(), "");
+}

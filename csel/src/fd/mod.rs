@@ -345,6 +345,10 @@ impl Procs {
         p.pid.store(0, Release);
         self.table.free(Id::new(n));
     }
+    /// Is anyone there: a process that lives?
+    pub fn anyone(&'static self) -> bool {
+        self.table.iter().map(|(_, p)| p.pid.load(Relaxed)).any(|pid| pid != 0 && pid != u32::MAX && crate::gate::process_exists(pid))
+    }
     /// The processes that are gone without having said so.
     pub fn dead(&'static self) -> impl Iterator<Item = u32> {
         let gone = |p: &Proc| {

@@ -210,5 +210,7 @@ fn run(dir: &CStr) -> bool {
     }
     let Ok(mut host) = Host::new(&env, &me) else { return false };
     host.run();
+    drop(host);
+    found::vacate(inst);
     true
 }

@@ -305,10 +305,18 @@ pub fn plug(seg: &Segment, fd: i32, config: &Config, program: &Name, at: Option<
     let take = || {
         let name = name(seg, config, program)?;
         let mac = if config.mac.is_unset() { [2, 0xc5, 0xe1, 0, (n >> 8) as u8, n as u8] } else { config.mac.0 };
-        let mut facts =
-            Facts { config: *config, name, addrs: [Prefix::default(); ADDRS], addr_count: 0, mac, port: n as u16, mtu: config.mtu };
+        let mut facts = Facts {
+            config: *config,
+            name,
+            addrs: [Prefix::default(); ADDRS],
+            addr_count: 0,
+            mac,
+            port: n as u16,
+            joined: 0,
+            mtu: config.mtu,
+        };
         addresses(seg, config, n, &mut facts)?;
-        write(seg, &seg.ports[n], &facts);
+        facts.joined = write(seg, &seg.ports[n], &facts);
         Ok(facts)
     };
     take().inspect_err(|_| {
@@ -401,7 +409,8 @@ fn host(net: Ip, n: usize) -> Ip {
     Ip((u128::from_be_bytes(net.0) | n as u128).to_be_bytes())
 }
 
-fn write(seg: &Segment, port: &Port, facts: &Facts) {
+/// Writes the port's record; the number of this join.
+fn write(seg: &Segment, port: &Port, facts: &Facts) -> u64 {
     let m = facts.mac;
     port.pid.store(gate::getpid(), Relaxed);
     port.uid.store(file::geteuid(), Relaxed);
@@ -416,11 +425,22 @@ fn write(seg: &Segment, port: &Port, facts: &Facts) {
     }
     // Whoever waited for room in our predecessor's ring keeps its bit: it is rung when we drain, and finds out then.
     port.seat.reset();
-    port.joined.store(seg.header.joins.fetch_add(1, AcqRel) + 1, Relaxed);
+    let joined = seg.header.joins.fetch_add(1, AcqRel) + 1;
+    port.joined.store(joined, Relaxed);
     let life = port.life.load(Relaxed);
     port.life.store(life.wrapping_add(1) | 1, Release);
     seg.mark(usize::from(facts.port), true);
     seg.header.changes.fetch_add(1, AcqRel);
+    joined
+}
+
+/// Does the instance still have its port? Takes the port's lock with `fd` if nobody has it any more (all who had are dead) but its record still stands.
+pub fn holds(seg: &Segment, fd: i32, facts: &Facts) -> bool {
+    let Some(_held) = JoinLock::take(fd) else { return true };
+    if fd >= 0 {
+        let _ = file::ofd_lock(fd, u64::from(facts.port), true);
+    }
+    seg.port(facts.port).is_some_and(|p| p.is_taken() && p.joined.load(Relaxed) == facts.joined)
 }
 
 #[cfg(test)]

@@ -30,6 +30,13 @@ impl Args for Given {
                 // --trace alone is standard error; the program's name must not be taken for its value.
                 arg = arg.num_args(0..=1).require_equals(true).default_missing_value("1");
             }
+            if opt.flag == "publish" {
+                arg = arg.short('p');
+            }
+            if opt.value == "on|off" && opt.default == "off" {
+                // As a switch: the flag alone is on.
+                arg = arg.num_args(0..=1).require_equals(true).default_missing_value("on");
+            }
             cmd = cmd.arg(arg);
         }
         cmd

@@ -32,6 +32,9 @@ const REFUSED: c_int = 125;
 /// Nothing is done: not started yet, or switched off.
 static INERT: AtomicBool = AtomicBool::new(true);
 
+/// The constructor is through: the program runs.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
 /// 0: no instance in this process; 1: a thread is at it; 2: there is one; 3: none can be had.
 static STATE: AtomicU32 = AtomicU32::new(0);
 
@@ -106,6 +109,11 @@ unsafe extern "C" fn start(_argc: c_int, argv: *const *const c_char, envp: *cons
     }
     crate::fork::register();
     INERT.store(false, Release);
+    if !config.publish.is_empty() && !family_has_instance() {
+        // Ports of the host are taken before the program starts, or it does not.
+        let _ = instance();
+    }
+    STARTED.store(true, Release);
     if family_has_instance() {
         // SAFETY: as above.
         let spawned = unsafe { variable(envp, crate::exec::SPAWNED) };
@@ -262,7 +270,11 @@ pub(crate) fn keep() {
     let mut dir = [0u8; 256];
     let path = kept().1.as_bytes();
     dir[..path.len()].copy_from_slice(path);
-    crate::keeper::ensure(CStr::from_bytes_until_nul(&dir).unwrap_or(c""));
+    match crate::keeper::ensure(CStr::from_bytes_until_nul(&dir).unwrap_or(c"")) {
+        Ok(()) => {}
+        Err(why) if !STARTED.load(Acquire) => refuse(format_args!("{why}")),
+        Err(why) => ret::say(&["csel: ", why.as_str()]),
+    }
 }
 
 /// The child of a fork whose parent was in the middle of [`establish`] starts anew.

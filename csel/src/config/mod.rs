@@ -16,11 +16,13 @@
 //! Limits: 8 addresses, 32 hosts lines, names of 63 bytes, paths of 255. `Config` is `Copy` and has no pointer: it is
 //! stored in shared memory. Locks: none. Failure: [`ConfigError`] names option, value, problem and remedy.
 //! See also: `loader/src/options.rs` (flags), `csel/src/name` (hosts), style.md (ripgrep's flag table).
+pub mod publish;
 pub mod value;
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use publish::Publish;
 pub use value::{Cidr, Entry, Host, Impair, List, Mac, Name, Problem, Size, Str, ToHost, Value};
 
 /// IPv4 addresses are leased from here when none is given.
@@ -138,6 +140,15 @@ options! {
     /// spoil frames on the link: drop, dup, reorder, corrupt in percent, delay, seed
     impair: Impair = Impair::NONE, "impair" "CSEL_IMPAIR" "LIST"
         default "none" example "drop=1%,dup=1%,reorder=1%,delay=200us";
+    /// a port of the host that leads to one of the instance, as docker's -p; up to 16
+    publish: List<Publish, 16> = List::empty(Publish::NONE), "publish" "CSEL_PUBLISH" "[A:]HOSTPORT:PORT[/udp]"
+        default "none" many true example "127.0.0.1:8080:80";
+    /// send a PROXY protocol (version 2) header with the true source before a published TCP connection's bytes
+    proxy_protocol: bool = false, "proxy-protocol" "CSEL_PROXY_PROTOCOL" "on|off"
+        default "off" example "on";
+    /// let the instance reach the host's loopback (127.0.0.1) at a gateway address named host.csel.internal
+    expose_host: bool = false, "expose-host" "CSEL_EXPOSE_HOST" "on|off"
+        default "off" example "on";
     /// where segments are kept
     dir: Path = Str::EMPTY, "dir" "CSEL_DIR" "DIR"
         default "$XDG_RUNTIME_DIR/csel, or /dev/shm/csel-UID" example "/run/user/1000/csel";

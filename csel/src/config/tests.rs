@@ -136,3 +136,18 @@ fn docs_hold_every_option() {
         assert!(text.contains(o.env) && text.contains(o.default));
     }
 }
+
+#[test]
+fn published_ports() {
+    let c = with("CSEL_PUBLISH", "8080:80,127.0.0.1:5353:53/udp, [::1]:443:8443/tcp").unwrap();
+    let all: Vec<_> = c.publish.iter().map(|p| format!("{p}")).collect();
+    assert_eq!(all, ["8080:80", "127.0.0.1:5353:53/udp", "[::1]:443:8443"]);
+    assert!(c.publish.as_slice()[1].udp && !c.publish.as_slice()[2].udp);
+    let said = |text: &str| format!("{}", with("CSEL_PUBLISH", text).unwrap_err());
+    assert!(said("8000-8010:8000-8010").contains("port ranges are not known"));
+    assert!(said("80").contains("one port alone") && said(":80").contains("one port alone"));
+    assert!(said("80-90").contains("port ranges"));
+    for bad in ["0:80", "80:0", "70000:1", "a:b", "1.2.3:80:80", "::1:80:80", "80:80/sctp", "80:80/", "+80:80", "x:80:80", "[::1:80:80"] {
+        assert!(with("CSEL_PUBLISH", bad).is_err(), "{bad} was accepted");
+    }
+}

@@ -720,6 +720,11 @@ pub(crate) mod keeping {
     }
 }
 
+/// Hooks the keeper on to an epoll set of its own: it is woken when something in it is ready. The hook goes with the set.
+pub fn attend(set: &Sock) -> bool {
+    set.queue.add_one(KEEPER, ev::IN | HINT, false)
+}
+
 /// Wakes the keeper, whatever it does: a process has come or gone.
 pub fn knock(cx: &Cx<'_>) {
     rouse(cx, seat(cx), KEEPER, true);

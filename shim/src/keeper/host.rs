@@ -41,7 +41,6 @@ pub(crate) trait Source {
 }
 
 /// What the loop gives to a source in its turn.
-#[allow(dead_code)] // Until the first source is in.
 pub(crate) struct Desk<'a> {
     /// The keeper's view of the instance.
     pub(crate) env: &'a Env,
@@ -50,7 +49,6 @@ pub(crate) struct Desk<'a> {
     source: u32,
 }
 
-#[allow(dead_code)]
 impl Desk<'_> {
     /// A call of the core.
     pub(crate) fn cx(&self) -> Cx<'_> {
@@ -104,13 +102,11 @@ impl<'a> Host<'a> {
         Ok(Self { env, me, epfd, ear, keeper, family: Family::new(me.pid), sources: Vec::new() })
     }
 
-    #[allow(dead_code)]
     /// What a source that is about to be added registers its descriptors with.
     pub(crate) fn desk(&self) -> Desk<'a> {
         Desk { env: self.env, me: self.me, epfd: self.epfd, source: self.sources.len() as u32 }
     }
 
-    #[allow(dead_code)]
     /// Adds the source that was begun with the last [`Self::desk`].
     pub(crate) fn add(&mut self, source: impl Source + 'static) {
         self.sources.push(Box::new(source));

@@ -12,6 +12,12 @@
 //! **Locks.** None. **Failure.** Without a keeper everything works while some thread of the instance is in a call. **See also.** clone(2), pidfd_open(2).
 mod family;
 mod host;
+#[allow(dead_code)] // Until pumped mode is in.
+mod inside;
+#[allow(dead_code)]
+mod kernel;
+mod publish;
+mod relay;
 mod seat;
 
 use crate::enter::{self, clock, with_cx};
@@ -20,9 +26,10 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use csel_core::arena::found;
 use csel_core::clock::{Nanos, SEC};
+use csel_core::config::Str;
 use csel_core::errno::Errno;
 use csel_core::gate::{self, bell};
-use csel_core::instance::{Cx, Env};
+use csel_core::instance::{Cx, Env, Instance};
 use csel_core::keeper;
 use csel_core::net::link::join;
 use csel_core::sync::Me;
@@ -85,22 +92,30 @@ static BEGUN: AtomicU64 = AtomicU64::new(0);
 /// How long that may take before another one is begun.
 const START: Nanos = SEC;
 
-/// Makes sure that the instance has a keeper, if it is to have one.
-pub(crate) fn ensure(dir: &CStr) {
-    let wanted = with_cx(|cx| cx.config().keeper && !keeper::is_kept(cx));
-    if wanted != Ok(true) {
-        return;
+/// Makes sure that the instance has a keeper, if it is to have one. If it has ports of the host to listen on, waits until it does; an error is why it
+/// does not, for the user.
+pub(crate) fn ensure(dir: &CStr) -> Result<(), Str<500>> {
+    // (An instance with something outside has a keeper, whatever the options say.)
+    let wanted = with_cx(|cx| (!keeper::is_kept(cx)).then(|| (cx.config().keeper, !cx.config().publish.is_empty())));
+    let Ok(Some((wanted, outside))) = wanted else { return Ok(()) };
+    if !wanted && !outside {
+        return Ok(());
     }
     BEGUN.store(clock(), Relaxed);
     // SAFETY: all-zero is a valid Dl_info.
     let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
     // SAFETY: an address in this library; info is writable.
     if unsafe { libc::dladdr((&raw const INTERPRETER).cast(), &raw mut info) } == 0 || info.dli_fname.is_null() {
-        return;
+        return Ok(());
     }
     // SAFETY: the dynamic linker's string, which stays.
     let library = unsafe { CStr::from_ptr(info.dli_fname) };
     let (arena, segment) = (fdguard::get(Which::Arena), fdguard::get(Which::Segment));
+    let mut pipe = [-1 as c_int; 2];
+    if outside {
+        // SAFETY: room for two descriptors.
+        let _ = unsafe { gate::syscall(libc::SYS_pipe2, [pipe.as_mut_ptr() as usize, libc::O_CLOEXEC as usize, 0, 0, 0, 0]) };
+    }
     let all = u64::MAX;
     let mut old = 0u64;
     // SAFETY: masks of eight bytes.
@@ -110,7 +125,7 @@ pub(crate) fn ensure(dir: &CStr) {
     if let Ok(child) = clone() {
         if child == 0 {
             match clone() {
-                Ok(0) => become_keeper(library, arena, segment, dir),
+                Ok(0) => become_keeper(library, [arena, segment, pipe[1]], dir),
                 _ => crate::init::exit_now(0),
             }
         }
@@ -122,6 +137,17 @@ pub(crate) fn ensure(dir: &CStr) {
     }
     // SAFETY: as above.
     let _ = unsafe { gate::syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, &raw const old as usize, 0, 8, 0, 0]) };
+    if pipe[0] < 0 {
+        return Ok(());
+    }
+    let _ = gate::close(pipe[1]);
+    let said = heard(pipe[0]);
+    let _ = gate::close(pipe[0]);
+    match said.as_bytes() {
+        b"ready" => Ok(()),
+        b"" => Err(Str::literal("the keeper, which listens on the host for -p (CSEL_PUBLISH), did not start")),
+        _ => Err(said),
+    }
 }
 
 /// A copy of the process that sends no SIGCHLD when it ends.
@@ -131,7 +157,7 @@ fn clone() -> csel_core::errno::Result<usize> {
 }
 
 /// In the grandchild: sheds everything of the application's and executes the library.
-fn become_keeper(library: &CStr, arena: c_int, segment: c_int, dir: &CStr) -> ! {
+fn become_keeper(library: &CStr, keep: [c_int; 3], dir: &CStr) -> ! {
     // SAFETY: raw system calls on numbers and strings that live; nothing else runs in this copy.
     unsafe {
         let _ = gate::syscall(libc::SYS_setsid, [0; 6]);
@@ -141,15 +167,13 @@ fn become_keeper(library: &CStr, arena: c_int, segment: c_int, dir: &CStr) -> ! 
             }
         }
         // Low numbers that stay, so that one range closes all the rest.
-        let keep = |fd: c_int, to: c_int| {
-            let high = gate::fcntl(fd, libc::F_DUPFD, 10).unwrap_or(usize::MAX);
-            let _ = gate::syscall(libc::SYS_dup3, [high, to as usize, 0, 0, 0, 0]);
-        };
-        let (a, s) =
-            (gate::fcntl(arena, libc::F_DUPFD, 10).unwrap_or(0) as c_int, gate::fcntl(segment, libc::F_DUPFD, 10).unwrap_or(0) as c_int);
-        keep(a, 3);
-        keep(s, 4);
-        let _ = gate::syscall(libc::SYS_close_range, [5, u32::MAX as usize, 0, 0, 0, 0]);
+        let high = keep.map(|fd| gate::fcntl(fd, libc::F_DUPFD, 10).unwrap_or(usize::MAX));
+        for (fd, to) in high.into_iter().zip(3..) {
+            if gate::syscall(libc::SYS_dup3, [fd, to as usize, 0, 0, 0, 0]).is_err() {
+                let _ = gate::close(to);
+            }
+        }
+        let _ = gate::syscall(libc::SYS_close_range, [6, u32::MAX as usize, 0, 0, 0, 0]);
         let none = 0u64;
         let _ = gate::syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, &raw const none as usize, 0, 8, 0, 0]);
         let _ = gate::syscall(libc::SYS_chdir, [c"/".as_ptr() as usize, 0, 0, 0, 0, 0]);
@@ -181,11 +205,12 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
 
 /// The arena is descriptor 3, the segment 4 (kept open: its lock is the instance's port).
 fn run(dir: &CStr) -> bool {
+    let awaited = gate::fcntl(REPORT, libc::F_GETFD, 0).is_ok();
     let Ok(inst) = found::open(3) else { return false };
     if !found::is_founded(inst) {
         return false;
     }
-    let dir = csel_core::config::Str::cut(dir.to_bytes());
+    let dir = Str::cut(dir.to_bytes());
     let seg = match join::inherited(4) {
         Some(seg) => seg,
         None => {
@@ -209,8 +234,46 @@ fn run(dir: &CStr) -> bool {
         inst.procs.get(env.proc).clapper.store(fd as u32 + 1, Relaxed);
     }
     let Ok(mut host) = Host::new(&env, &me) else { return false };
+    let begun = begin_sources(&mut host, inst);
+    if awaited {
+        report(begun.as_ref().err().map_or("ready", String::as_str));
+    }
+    if begun.is_err() {
+        inst.header.keeper.store(0, SeqCst);
+        return false;
+    }
     host.run();
     drop(host);
     found::vacate(inst);
     true
+}
+
+/// Begins all that the options ask for. An error is the message for the user.
+fn begin_sources(host: &mut Host<'_>, inst: &'static Instance) -> Result<(), String> {
+    let facts = inst.facts.get();
+    if !facts.config.publish.is_empty() {
+        let source = publish::Published::begin(&host.desk(), facts)?;
+        host.add(source);
+    }
+    Ok(())
+}
+
+/// In the keeper: the other end of the pipe that [`ensure`] waits on.
+const REPORT: c_int = 5;
+
+/// Tells whoever waits how it went.
+fn report(text: &str) {
+    let _ = gate::write(REPORT, text.as_bytes());
+    let _ = gate::close(REPORT);
+}
+
+/// In [`ensure`]: what the keeper has to say before it is ready; an empty text if it says nothing for ten seconds, or died.
+fn heard(pipe: c_int) -> Str<500> {
+    let mut text = [0u8; 500];
+    let mut p = libc::pollfd { fd: pipe, events: libc::POLLIN, revents: 0 };
+    let ts = libc::timespec { tv_sec: 10, tv_nsec: 0 };
+    // SAFETY: one pollfd and a timeout; no mask.
+    let r = unsafe { gate::syscall(libc::SYS_ppoll, [&raw mut p as usize, 1, &raw const ts as usize, 0, 8, 0]) };
+    let n = if r == Ok(1) { gate::read(pipe, &mut text).unwrap_or(0) } else { 0 };
+    Str::cut(&text[..n])
 }

@@ -271,9 +271,9 @@ pub(crate) fn keep() {
     let path = kept().1.as_bytes();
     dir[..path.len()].copy_from_slice(path);
     match crate::keeper::ensure(CStr::from_bytes_until_nul(&dir).unwrap_or(c"")) {
-        Ok(()) => {}
-        Err(why) if !STARTED.load(Acquire) => refuse(format_args!("{why}")),
-        Err(why) => ret::say(&["csel: ", why.as_str()]),
+        None => {}
+        Some(why) if !STARTED.load(Acquire) => refuse(format_args!("{why}")),
+        Some(why) => ret::say(&["csel: ", why.as_str()]),
     }
 }
 

@@ -92,21 +92,21 @@ static BEGUN: AtomicU64 = AtomicU64::new(0);
 /// How long that may take before another one is begun.
 const START: Nanos = SEC;
 
-/// Makes sure that the instance has a keeper, if it is to have one. If it has ports of the host to listen on, waits until it does; an error is why it
-/// does not, for the user.
-pub(crate) fn ensure(dir: &CStr) -> Result<(), Str<500>> {
+/// Makes sure that the instance has a keeper, if it is to have one. If it has ports of the host to listen on, waits until it does; the result is
+/// why it does not, for the user.
+pub(crate) fn ensure(dir: &CStr) -> Option<Str<500>> {
     // (An instance with something outside has a keeper, whatever the options say.)
     let wanted = with_cx(|cx| (!keeper::is_kept(cx)).then(|| (cx.config().keeper, !cx.config().publish.is_empty())));
-    let Ok(Some((wanted, outside))) = wanted else { return Ok(()) };
+    let Ok(Some((wanted, outside))) = wanted else { return None };
     if !wanted && !outside {
-        return Ok(());
+        return None;
     }
     BEGUN.store(clock(), Relaxed);
     // SAFETY: all-zero is a valid Dl_info.
     let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
     // SAFETY: an address in this library; info is writable.
     if unsafe { libc::dladdr((&raw const INTERPRETER).cast(), &raw mut info) } == 0 || info.dli_fname.is_null() {
-        return Ok(());
+        return None;
     }
     // SAFETY: the dynamic linker's string, which stays.
     let library = unsafe { CStr::from_ptr(info.dli_fname) };
@@ -138,15 +138,15 @@ pub(crate) fn ensure(dir: &CStr) -> Result<(), Str<500>> {
     // SAFETY: as above.
     let _ = unsafe { gate::syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, &raw const old as usize, 0, 8, 0, 0]) };
     if pipe[0] < 0 {
-        return Ok(());
+        return None;
     }
     let _ = gate::close(pipe[1]);
     let said = heard(pipe[0]);
     let _ = gate::close(pipe[0]);
     match said.as_bytes() {
-        b"ready" => Ok(()),
-        b"" => Err(Str::literal("the keeper, which listens on the host for -p (CSEL_PUBLISH), did not start")),
-        _ => Err(said),
+        b"ready" => None,
+        b"" => Some(Str::literal("the keeper, which listens on the host for -p (CSEL_PUBLISH), did not start")),
+        _ => Some(said),
     }
 }
 

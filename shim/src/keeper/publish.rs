@@ -218,7 +218,7 @@ fn why(option: &Publish, e: Errno) -> String {
 fn header(from: &Endpoint, option: &Publish) -> Vec<u8> {
     let mut out = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
     let to = endpoint(option);
-    let both = (from.ip.as_v4(), to.ip.as_v4().or(to.ip.is_unspecified().then_some([0; 4])));
+    let both = (from.ip.as_v4(), to.ip.as_v4().or_else(|| to.ip.is_unspecified().then_some([0; 4])));
     if let (Some(from4), Some(to4)) = both {
         out.extend_from_slice(&[0x11, 0, 12]);
         out.extend_from_slice(&from4);

@@ -235,6 +235,12 @@ impl<const N: usize> Ring<N> {
         self.writers.tail.load(Acquire).wrapping_sub(self.reader.head.load(Acquire))
     }
 
+    /// Where the next record will begin.
+    #[inline]
+    pub fn tail(&self) -> u64 {
+        self.writers.tail.load(Acquire)
+    }
+
     /// Is there a record for the reader at `head` that is not being written?
     #[inline]
     pub fn pending(&self, head: u64) -> bool {
@@ -292,7 +298,8 @@ impl<const N: usize> Ring<N> {
     #[inline]
     pub fn advance(&self, head: &AtomicU64, span: u64) {
         let to = head.load(Relaxed).wrapping_add(span);
-        head.store(to, Relaxed);
+        // Release: who sees that the reader has passed a frame sees what the frame has done.
+        head.store(to, Release);
         self.reader.head.store(to, Release);
     }
 

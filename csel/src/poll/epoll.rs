@@ -122,8 +122,10 @@ pub fn set(cx: &Cx<'_>, ep: &Sock) -> Option<&'static Set> {
 }
 
 impl Set {
-    fn push(&self, cx: &Cx<'_>, id: u32, it: &Item) {
-        if it.linked.swap(1, SeqCst) == 0 {
+    /// Onto the stack, if it is not on it or the list already: true if it was not.
+    fn push(&self, cx: &Cx<'_>, id: u32, it: &Item) -> bool {
+        let fresh = it.linked.swap(1, SeqCst) == 0;
+        if fresh {
             let mut head = self.incoming.load(Relaxed);
             loop {
                 it.next.store(head, Relaxed);
@@ -136,6 +138,7 @@ impl Set {
         if let Some(s) = cx.inst.socks.get(Id::new(self.sock.load(Relaxed))) {
             s.ready.fetch_or(ev::IN, SeqCst);
         }
+        fresh
     }
 
     /// Turns the stack into the list's tail, oldest first.
@@ -307,8 +310,8 @@ pub fn ctl(cx: &Cx<'_>, ep: &Held, op: i32, target: &Held, fd: i32, event: Event
             it.data.store(event.data, Relaxed);
             it.events.store(events, SeqCst);
             queue::ask(cx, target, Id::new(it.hook.load(Relaxed)), events);
-            if level(cx, it) != 0 {
-                set.push(cx, id, it);
+            // To a set around this one an item that was ready anyway is no event (polldiff's sequence 100743).
+            if level(cx, it) != 0 && set.push(cx, id, it) {
                 drop(lists);
                 tell(cx, set);
             }

@@ -156,3 +156,6 @@ pub fn forget_fd(_cx: &Cx<'_>, _fd: i32, _sock: Id<Sock>) {}
 pub fn release(cx: &Cx<'_>, s: &Sock, id: Id<Sock>) {
     epoll::release(cx, s, id);
 }
+
+#[cfg(test)]
+mod tests;

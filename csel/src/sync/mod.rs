@@ -80,7 +80,8 @@ impl<T, const R: u8> Lock<T, R> {
     #[inline]
     pub fn lock<'a>(&'a self, me: &'a Me) -> Guard<'a, T, R> {
         debug_assert!(me.held.get() >> R == 0, "lock rank {R} taken while holding {:#b}", me.held.get());
-        let inherited = self.word.compare_exchange(0, me.tid & TID, Acquire, Relaxed).is_err() && self.contended(me);
+        let inherited =
+            self.word.compare_exchange(0, me.tid & TID, Acquire, Relaxed).is_err() && self.contended(me, u64::MAX) == Some(true);
         self.guard(me, inherited)
     }
 
@@ -90,6 +91,14 @@ impl<T, const R: u8> Lock<T, R> {
         match self.word.compare_exchange(0, me.tid & TID, Acquire, Relaxed) {
             Ok(_) => Some(self.guard(me, false)),
             Err(_) => None,
+        }
+    }
+
+    /// Takes the lock if it can be had before `until` (CLOCK_MONOTONIC).
+    pub fn lock_until<'a>(&'a self, me: &'a Me, until: u64) -> Option<Guard<'a, T, R>> {
+        match self.word.compare_exchange(0, me.tid & TID, Acquire, Relaxed) {
+            Ok(_) => Some(self.guard(me, false)),
+            Err(_) => self.contended(me, until).map(|inherited| self.guard(me, inherited)),
         }
     }
 
@@ -112,12 +121,12 @@ impl<T, const R: u8> Lock<T, R> {
         Guard { lock: self, me, inherited }
     }
 
-    /// The slow path: spin, then sleep. True if the lock was taken from a dead owner.
+    /// The slow path: spin, then sleep. Some(true) if the lock was taken from a dead owner, none if `until` has passed.
     #[cold]
-    fn contended(&self, me: &Me) -> bool {
+    fn contended(&self, me: &Me, until: u64) -> Option<bool> {
         for _ in 0..200 {
             if self.word.load(Relaxed) == 0 && self.word.compare_exchange(0, me.tid & TID, Acquire, Relaxed).is_ok() {
-                return false;
+                return Some(false);
             }
             core::hint::spin_loop();
         }
@@ -126,7 +135,7 @@ impl<T, const R: u8> Lock<T, R> {
             if w & TID == 0 {
                 // Others may sleep: keep saying so, whoever unlocks will wake one more than needed at worst.
                 if self.word.compare_exchange(w, me.tid & TID | WAITERS, Acquire, Relaxed).is_ok() {
-                    return false;
+                    return Some(false);
                 }
                 continue;
             }
@@ -134,12 +143,15 @@ impl<T, const R: u8> Lock<T, R> {
                 continue;
             }
             let w = w | WAITERS;
-            let until = gate::clock_gettime(libc::CLOCK_MONOTONIC) + 20_000_000;
-            let _ = gate::futex_wait(&self.word, w, until);
+            let now = gate::clock_gettime(libc::CLOCK_MONOTONIC);
+            if now >= until {
+                return None;
+            }
+            let _ = gate::futex_wait(&self.word, w, until.min(now + 20_000_000));
             let now = self.word.load(Relaxed);
             if now == w && !gate::thread_exists(w & TID) && self.word.compare_exchange(w, me.tid & TID | WAITERS, Acquire, Relaxed).is_ok()
             {
-                return true;
+                return Some(true);
             }
         }
     }

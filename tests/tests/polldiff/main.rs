@@ -9,8 +9,9 @@
 //! in the kernel (a segment on its way through a softirq) is waited for by asking for the *level* that must come, so nothing depends on time.
 //! Operations are chosen from the number and from what the sequence itself has done, never from results.
 //!
-//! Use: `cargo test -p csel-tests --test polldiff` (2 000 sequences); `CSEL_POLLDIFF_SEQUENCES=100000`; `CSEL_POLLDIFF_FIRST=n` to begin elsewhere.
-//! A difference is shown with both lines from where they part; `CSEL_POLLDIFF_FIRST=n CSEL_POLLDIFF_SEQUENCES=1` runs it again.
+//! Use: `cargo test -p csel-tests --test polldiff` (those of [`FOUND`], then 2 000 sequences); `CSEL_POLLDIFF_SEQUENCES=100000`;
+//! `CSEL_POLLDIFF_FIRST=n` to begin elsewhere. A difference is shown with both lines from where they part; `CSEL_POLLDIFF_FIRST=n
+//! CSEL_POLLDIFF_SEQUENCES=1` runs it again, with `CSEL_POLLDIFF_TIMES=5000` as often (what two processes do at once differs rarely).
 //!
 //! Limits: events of one wait are compared as a set: the order of two that one operation causes is the softirq's, natively. That what is ready takes
 //! turns is seen by as many waits for one event as there are events.
@@ -22,6 +23,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+/// Sequences that have differed once: each is run [`OFTEN`] times.
+const FOUND: &[u64] = &[40_731, 62_112, 70_312, 74_210];
+const OFTEN: u64 = 50;
 const RANGE: &str = "CSEL_POLLDIFF_RANGE";
 const BATCH: u64 = 500;
 /// How long a batch may take on whatever machine.
@@ -42,11 +46,11 @@ fn library() -> PathBuf {
     found.unwrap_or_else(|| panic!("{}/release/libcsel.so is not there: cargo build --release -p csel-shim", target.display()))
 }
 
-fn spawn(mode: &str, from: u64, to: u64, dir: &Path) -> Child {
+fn spawn(mode: &str, from: u64, to: u64, times: u64, dir: &Path) -> Child {
     let out = fs::File::create(dir.join(format!("{mode}.out"))).expect("a file for the lines");
     let err = fs::File::create(dir.join(format!("{mode}.err"))).expect("a file for messages");
     let mut c = Command::new(std::env::current_exe().expect("own path"));
-    c.env(RANGE, format!("{from} {to}")).env("XDG_RUNTIME_DIR", dir).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+    c.env(RANGE, format!("{from} {to} {times}")).env("XDG_RUNTIME_DIR", dir).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
     if mode == "csel" {
         c.env("LD_PRELOAD", library()).env("CSEL_NET", format!("polldiff-{}-{from}", std::process::id()));
     }
@@ -92,10 +96,43 @@ fn differs(native: &str, csel: &str) -> String {
     format!("    {before}\n  native: {}\n  csel:   {}", show(&a), show(&b))
 }
 
+/// Runs sequences `from` to `to`, each so often, both ways; how many differ.
+fn compare(base: &Path, from: u64, to: u64, times: u64) -> u64 {
+    let mut bad = 0;
+    let dir = base.join(from.to_string());
+    fs::create_dir_all(&dir).expect("a directory");
+    let (native, csel) = (spawn("native", from, to, times, &dir), spawn("csel", from, to, times, &dir));
+    match (finish("native", native, &dir), finish("csel", csel, &dir)) {
+        (Ok(a), Ok(b)) => {
+            for (i, (x, y)) in (0..).zip(a.lines().zip(b.lines())) {
+                if x != y {
+                    bad += 1;
+                    if bad <= 10 {
+                        println!("sequence {} (turn {}):\n{}", from + i / times, i % times, differs(x, y));
+                    }
+                }
+            }
+            let lines = (to - from) * times;
+            if a.lines().count() as u64 != lines || b.lines().count() as u64 != lines {
+                bad += 1;
+                println!("{} native and {} csel lines of {lines}", a.lines().count(), b.lines().count());
+            }
+        }
+        (a, b) => {
+            bad += 1;
+            for e in [a.err(), b.err()].into_iter().flatten() {
+                println!("{e}");
+            }
+        }
+    }
+    let _ = fs::remove_dir_all(&dir);
+    bad
+}
+
 fn main() -> ExitCode {
     if let Ok(range) = std::env::var(RANGE) {
-        let (from, to) = range.split_once(' ').expect("two numbers");
-        return world::child(from.parse().expect("a number"), to.parse().expect("a number"));
+        let n: Vec<u64> = range.split(' ').map(|n| n.parse().expect("a number")).collect();
+        return world::child(n[0], n[1], n[2]);
     }
     if std::env::args().any(|a| a == "--list") {
         println!("polldiff: test");
@@ -103,36 +140,15 @@ fn main() -> ExitCode {
     }
     let count = number("CSEL_POLLDIFF_SEQUENCES", 2_000);
     let first = number("CSEL_POLLDIFF_FIRST", 0);
+    let times = number("CSEL_POLLDIFF_TIMES", 1).max(1);
     let base = std::env::temp_dir().join(format!("csel-polldiff-{}", std::process::id()));
-    let (mut bad, mut from) = (0u64, first);
+    let (mut bad, mut from) = (0, first);
+    if first == 0 {
+        bad += FOUND.iter().map(|&n| compare(&base, n, n + 1, OFTEN)).sum::<u64>();
+    }
     while from < first + count {
         let to = (from + BATCH).min(first + count);
-        let dir = base.join(from.to_string());
-        fs::create_dir_all(&dir).expect("a directory");
-        let (native, csel) = (spawn("native", from, to, &dir), spawn("csel", from, to, &dir));
-        match (finish("native", native, &dir), finish("csel", csel, &dir)) {
-            (Ok(a), Ok(b)) => {
-                for (n, (x, y)) in (from..to).zip(a.lines().zip(b.lines())) {
-                    if x != y {
-                        bad += 1;
-                        if bad <= 10 {
-                            println!("sequence {n}:\n{}", differs(x, y));
-                        }
-                    }
-                }
-                if a.lines().count() as u64 != to - from || b.lines().count() as u64 != to - from {
-                    bad += 1;
-                    println!("{} native and {} csel lines of {}", a.lines().count(), b.lines().count(), to - from);
-                }
-            }
-            (a, b) => {
-                bad += 1;
-                for e in [a.err(), b.err()].into_iter().flatten() {
-                    println!("{e}");
-                }
-            }
-        }
-        let _ = fs::remove_dir_all(&dir);
+        bad += compare(&base, from, to, times);
         from = to;
     }
     let _ = fs::remove_dir_all(&base);

@@ -84,14 +84,16 @@ fn said(r: isize) -> String {
     if r >= 0 { r.to_string() } else { format!("E{}", errno()) }
 }
 
-pub(crate) fn child(from: u64, to: u64) -> ExitCode {
+pub(crate) fn child(from: u64, to: u64, times: u64) -> ExitCode {
     loopback_up();
     // SAFETY: a default disposition.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let mut out = std::io::stdout().lock();
     for n in from..to {
-        let line = World::new(n).run(n);
-        writeln!(out, "{line}").expect("stdout");
+        for _ in 0..times {
+            let line = World::new(n).run(n);
+            writeln!(out, "{line}").expect("stdout");
+        }
     }
     ExitCode::SUCCESS
 }

@@ -7,6 +7,8 @@
 //! The thread that sends writes straight into the receiver's ring and notes the receiver in [`tx::Kicks`]; [`settle`], when no lock is held any
 //! more, wakes whoever sleeps there ([`crate::net::wait`]), and drains the own loopback. One thread at a time drains an
 //! instance's rings: it holds the receive token, a try-lock. Whoever lets go of it looks once more, so no frame is left with nobody to take it.
+//! A frame over loopback has been delivered when the call that sent it returns, as in Linux: if another thread drains just then (the keeper, mostly),
+//! the sender waits for it ([`rx::delivered`]).
 //! A tap ([`pcap`]) and impairments ([`impair`]) cost one load while there are none.
 //! **Limits.** See the modules. **Locks.** The token (rank RX) is the first of all locks.
 //! **Failure.** A frame that makes no sense is counted (`frames_bad`) and dropped.
@@ -112,7 +114,7 @@ pub fn tick(cx: &Cx<'_>) {
     rx::drain(cx);
 }
 
-/// Rings the bells of the ports we sent to, and drains our own ring if we sent to ourselves and nobody else is at it. No lock is held.
+/// Rings the bells of the ports we sent to, and drains our own ring if we sent to ourselves. No lock is held.
 #[inline]
 pub fn settle(cx: &Cx<'_>) {
     // Each round may send more to ourselves; what is left after many rounds is the next call's, or the leader's, who is rung.
@@ -121,6 +123,9 @@ pub fn settle(cx: &Cx<'_>) {
         if !rx::lo_pending(cx) || !rx::drain(cx) {
             break;
         }
+    }
+    if cx.kicks.looped.replace(false) {
+        rx::delivered(cx);
     }
     cx.kicks.ring(cx);
 }

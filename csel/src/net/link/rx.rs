@@ -24,6 +24,10 @@ pub const BATCH: usize = 64;
 pub const PATIENCE: Nanos = 2_000 * MS;
 /// After so long the holder of the token is asked for.
 pub const BURY: Nanos = 2 * MS;
+/// How long a sender waits for somebody else's delivery of its loopback frames.
+const SETTLE: Nanos = 20 * MS;
+/// How many generations of answers it waits for.
+const ANSWERS: u32 = 4;
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
 
@@ -105,6 +109,54 @@ pub fn drain(cx: &Cx<'_>) -> bool {
         cx.kicks.note(cx.facts().port);
     }
     any
+}
+
+/// This call has sent over loopback; somebody else (the keeper, another thread) may be draining just now. Linux's sender delivers inside its own
+/// call, answers included, so that whoever looks at the peer next finds what was sent: we wait until it is through, for [`ANSWERS`] generations of
+/// answers, and at most [`SETTLE`] (the holder of the token may be stopped).
+#[inline]
+pub(super) fn delivered(cx: &Cx<'_>) {
+    let link = &cx.inst.net.link;
+    if link.lo.holds(link.lo_head.load(Acquire)) {
+        await_delivery(cx);
+    }
+}
+
+#[cold]
+fn await_delivery(cx: &Cx<'_>) {
+    let link = &cx.inst.net.link;
+    let mut until = 0;
+    for _ in 0..ANSWERS {
+        let target = link.lo.tail();
+        let mut turn = 0;
+        while (link.lo_head.load(Acquire).wrapping_sub(target) as i64) < 0 {
+            turn += 1;
+            if !link.token.is_held() && drain(cx) {
+                cx.kicks.ring(cx);
+                continue;
+            }
+            if turn < 64 {
+                core::hint::spin_loop();
+                continue;
+            }
+            let now = crate::gate::clock_gettime(libc::CLOCK_MONOTONIC);
+            if until == 0 {
+                until = now + SETTLE;
+            }
+            if now >= until {
+                return;
+            }
+            // First for the case that the holder (or who is writing before us) is queued behind us on this CPU.
+            if turn < 68 || !link.token.is_held() {
+                crate::gate::sched_yield();
+            } else {
+                drop(link.token.lock_until(cx.me, until));
+            }
+        }
+        if !lo_pending(cx) {
+            return;
+        }
+    }
 }
 
 /// The token is taken. If that lasts, its holder may be dead.

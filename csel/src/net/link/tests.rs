@@ -380,3 +380,25 @@ fn a_tap_writes_pcapng() {
     }
     std::fs::remove_file(&file).unwrap();
 }
+
+#[test]
+fn a_sender_over_loopback_waits_for_whoever_drains() {
+    let w = World::new(1);
+    let h = &w.hosts[0];
+    let link = &h.env.inst.net.link;
+    let token = link.token.lock(&h.me);
+    std::thread::scope(|s| {
+        let env = crate::instance::Env { ..h.env };
+        s.spawn(move || {
+            let mine = Host { env, me: crate::sync::Me::ask() };
+            send(&mine, Ip::LOOPBACK4, 28, 1).expect("room");
+            assert!(!link.lo.holds(link.lo_head.load(Acquire)), "sent, and not delivered");
+        });
+        while link.lo.tail() == link.lo_head.load(Acquire) {
+            std::thread::yield_now();
+        }
+        // Time enough for a sender that does not wait to be gone.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        drop(token);
+    });
+}

@@ -148,7 +148,11 @@ impl Frame<'_> {
                 return;
             }
         }
+        let looped = self.hop.loopback || port == Hop::FLOOD;
         self.slot.commit();
+        if looped {
+            cx.kicks.looped.set(true);
+        }
         cx.kicks.note(if port == Hop::FLOOD { cx.facts().port } else { port });
     }
 
@@ -196,6 +200,8 @@ fn group(ip: &[u8]) -> [u8; 6] {
 #[derive(Default)]
 pub struct Kicks {
     any: Cell<bool>,
+    /// A frame of this call went to our own loopback.
+    pub(super) looped: Cell<bool>,
     ports: [Cell<u64>; PORTS / 64],
 }
 

@@ -338,6 +338,10 @@ fn after(cx: &Cx<'_>, n: u32, i: &mut Inner, was: &Look, is: &Look, s: &Segment,
         }
         State::TimeWait => {
             flow::drive(cx, n, i, true);
+            // An acknowledgement that was being held back holds that of the FIN back too; nobody would send it from here on.
+            if i.meter.rcv_acked != i.meter.rcv_nxt {
+                flow::acknowledge(cx, i);
+            }
             flow::put_to_rest(cx, n, i);
         }
         _ => {

@@ -314,6 +314,22 @@ fn half_close() {
 }
 
 #[test]
+fn a_fin_into_fin_wait_2_is_acknowledged_at_once() {
+    let w = World::new(1);
+    let (_l, c, s) = pair_at(&w, 0, 0, Ip::LOOPBACK4);
+    s.shutdown(libc::SHUT_WR).expect("shutdown");
+    w.run();
+    // Its acknowledgement is held back for data to ride on: so would be that of the FIN (polldiff's sequence 86292).
+    assert_eq!(c.send(b"abc"), Ok(3));
+    w.run();
+    assert_eq!(s.recv(8).as_deref(), Ok(&b"abc"[..]));
+    s.close();
+    c.shutdown(libc::SHUT_RDWR).expect("shutdown");
+    w.run();
+    assert_eq!(c.shutdown(libc::SHUT_WR), Err(Errno::ENOTCONN));
+}
+
+#[test]
 fn time_wait_holds_the_tuple_and_yields() {
     let w = World::new(2);
     let (l, c, s) = pair(&w);

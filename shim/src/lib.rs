@@ -15,6 +15,7 @@
 mod abi;
 mod bells;
 mod capi;
+mod dns;
 mod enter;
 mod exec;
 mod fdguard;

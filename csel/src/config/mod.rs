@@ -125,6 +125,9 @@ options! {
     /// a network reached through the kernel's stack, natively: connections and datagrams to it leave the instance; up to 16
     route: List<ToHost, 16> = List::empty(ToHost::NONE), "route" "CSEL_ROUTE" "PREFIX=host"
         default "none: nothing leaves the instance" many true example "203.0.113.0/24=host";
+    /// a DNS server; up to 4. It is asked over the instance's own sockets, for names that the instance and its segment do not know
+    dns: List<IpAddr, 4> = List::empty(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), "dns" "CSEL_DNS" "ADDR"
+        default "the host's, of /etc/resolv.conf, if a route leads to them; else none" many true example "10.111.0.53";
     /// longest time a wait spins before it sleeps, in microseconds; adaptive below that; 0 is never
     spin_us: u32 = 50, "spin-us" "CSEL_SPIN_US" "US"
         default "50" range 0..=1000000 example "20";

@@ -424,6 +424,17 @@ impl Entry for Host {
     }
 }
 
+impl Entry for IpAddr {
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let text = text.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(text);
+        let addr = Self::from_str(text).map_err(|_| Problem::Form("must be an IPv4 or IPv6 address"))?;
+        if addr.is_unspecified() || addr.is_multicast() {
+            return Err(Problem::Form("must be the address of one host"));
+        }
+        Ok(addr)
+    }
+}
+
 /// A network whose traffic is the kernel's: `203.0.113.0/24=host`, `::/0=host`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ToHost {

@@ -192,6 +192,11 @@ pub fn getaddrinfo<W: World>(
             let name = core::str::from_utf8(text).ok().filter(|n| !n.is_empty()).ok_or(Eai::NoName)?;
             let mut all = answer.addrs;
             answer.canon = zone.forward(name, &mut all);
+            if all.is_empty() {
+                let v6 = hints.family != libc::AF_INET;
+                let v4 = hints.family != libc::AF_INET6 || has(libc::AI_V4MAPPED);
+                answer.canon = zone.world.dns(name, v4, v6, &mut |addr| super::add(&mut all, addr))?;
+            }
             choose(&all, &hints, &mut answer.addrs);
         }
     }

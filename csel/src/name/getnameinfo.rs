@@ -62,7 +62,7 @@ fn lookup<W: World>(zone: &Zone<'_, W>, addr: IpAddr) -> Option<HostName> {
     if matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some()) {
         return None;
     }
-    zone.reverse(addr).map(|n| HostName::cut(n.as_bytes()))
+    zone.reverse_or_dns(addr)
 }
 
 fn numeric_host<W: World>(zone: &Zone<'_, W>, address: SocketAddr, host: &mut HostName) -> Result<(), Eai> {

@@ -54,9 +54,14 @@ pub fn gethostbyname<W: World>(zone: &Zone<'_, W>, name: &[u8], v6: bool) -> Opt
         return Some(HostEntry { name: Str::new(name).ok()?, addrs });
     }
     let mut all = addrs;
-    let canon = zone.forward(core::str::from_utf8(name).ok().filter(|n| !n.is_empty())?, &mut all);
+    let text = core::str::from_utf8(name).ok().filter(|n| !n.is_empty())?;
+    let mut canon = zone.forward(text, &mut all);
     if all.is_empty() {
-        return None;
+        match zone.world.dns(text, !v6, v6, &mut |addr| super::add(&mut all, addr)) {
+            Ok(found) => canon = found,
+            Err(super::Eai::NoData) => {}
+            Err(_) => return None,
+        }
     }
     for addr in all.iter().filter(|a| a.is_ipv6() == v6) {
         addrs.push(*addr).ok()?;
@@ -68,7 +73,7 @@ pub fn gethostbyname<W: World>(zone: &Zone<'_, W>, name: &[u8], v6: bool) -> Opt
 pub fn gethostbyaddr<W: World>(zone: &Zone<'_, W>, addr: IpAddr) -> Option<HostEntry> {
     let mut addrs = List::empty(addr);
     addrs.push(addr).ok()?;
-    Some(HostEntry { name: Str::cut(zone.reverse(addr)?.as_bytes()), addrs })
+    Some(HostEntry { name: zone.reverse_or_dns(addr)?, addrs })
 }
 
 /// The instance's /etc/hosts.

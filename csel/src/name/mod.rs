@@ -3,7 +3,8 @@
 //! # Theory of operation
 //! Purpose: getaddrinfo(3), getnameinfo(3), gethostbyname(3) and gethostbyaddr(3) as glibc answers them, but from what the
 //! instance knows: its own `--add-host` list, `localhost`, its own name and host name, and the names of its peers on the
-//! segment (`web` and `web.csel`). The host's resolver, /etc/hosts and DNS are not asked: the instance is another host.
+//! segment (`web` and `web.csel`), and then from DNS, if a server can be reached. The host's resolver and /etc/hosts are not asked: the
+//! instance is another host.
 //!
 //! How it works: a [`Zone`] is put together by the front end for one question and holds borrowed facts only: the options,
 //! the instance's names and addresses, and a [`World`] that can look up peers, interfaces and the text of /etc/services.
@@ -11,8 +12,8 @@
 //! for services, socket types, flags and errors (each tried against glibc 2.36), `order` RFC 6724's order with glibc's tables.
 //! Answers are arrays of fixed size; the front end makes `struct addrinfo` of them.
 //!
-//! Limits: [`ADDRS_MAX`] addresses for one name. No DNS in this version: a name that is in none of the sources is EAI_NONAME
-//! at once. Names are ASCII and compared without case; IDN flags are accepted and do nothing.
+//! Limits: [`ADDRS_MAX`] addresses for one name. With no DNS server that a route leads to, a name that is in none of the
+//! sources is EAI_NONAME at once, and nothing is sent. Names are ASCII and compared without case; IDN flags are accepted and do nothing.
 //! Locks: none of its own (the `World` may take the segment's). Failure: [`Eai`] values only, never errno.
 //! See also: `config` (hosts), `net::link::segment` (peers), getaddrinfo(3), RFC 6724, RFC 6761 (localhost).
 pub mod getaddrinfo;
@@ -52,6 +53,8 @@ pub enum Eai {
     NoName = -2,
     Again = -3,
     Fail = -4,
+    /// EAI_NODATA: the name is there and has no such address.
+    NoData = -5,
     Family = -6,
     SockType = -7,
     Service = -8,
@@ -72,6 +75,11 @@ pub trait World {
     fn peers(&self, each: &mut dyn FnMut(&Name, IpAddr));
     /// The text of /etc/services; empty if there is none.
     fn services(&self) -> &[u8];
+    /// Asks DNS for the addresses of a name that nobody here knows, of the families wanted: calls `each` with them and gives the canonical name.
+    /// `Err(NoName)` is the answer of an instance that has no DNS server.
+    fn dns(&self, name: &str, v4: bool, v6: bool, each: &mut dyn FnMut(IpAddr)) -> Result<HostName, Eai>;
+    /// Asks DNS for the name of an address.
+    fn dns_name(&self, addr: IpAddr) -> Option<HostName>;
     /// if_nametoindex(3) of the instance.
     fn if_index(&self, name: &[u8]) -> Option<u32>;
     /// if_indextoname(3) of the instance.
@@ -168,6 +176,14 @@ impl<W: World> Zone<'_, W> {
             return Some(*self.hostname);
         }
         self.world.peer_of(addr)
+    }
+
+    /// The name of an address that nobody here knows, by DNS.
+    pub(crate) fn reverse_or_dns(&self, addr: IpAddr) -> Option<HostName> {
+        match self.reverse(addr) {
+            Some(name) => Some(HostName::cut(name.as_bytes())),
+            None => self.world.dns_name(addr.to_canonical()),
+        }
     }
 
     /// The address of ours that would speak to `to`: RFC 6724 section 5, for one interface.

@@ -19,6 +19,26 @@ fn ip(text: &str) -> IpAddr {
 const PEERS: &[(&str, &str)] = &[("Web", "10.111.0.2"), ("Web", "fdc5:e1::2"), ("old", "10.111.0.3"), ("other", "10.111.0.4")];
 
 impl World for Lab {
+    fn dns(&self, name: &str, v4: bool, v6: bool, each: &mut dyn FnMut(IpAddr)) -> Result<HostName, Eai> {
+        match name {
+            "far.example" => {
+                if v4 {
+                    each("192.0.2.7".parse().expect("an address"));
+                }
+                if v6 {
+                    each("2001:db8::7".parse().expect("an address"));
+                }
+                Ok(HostName::cut(b"really.far.example"))
+            }
+            "empty.example" => Err(Eai::NoData),
+            "slow.example" => Err(Eai::Again),
+            _ => Err(Eai::NoName),
+        }
+    }
+    fn dns_name(&self, addr: IpAddr) -> Option<HostName> {
+        (addr == "192.0.2.7".parse::<IpAddr>().expect("an address")).then(|| HostName::cut(b"really.far.example"))
+    }
+
     fn peer(&self, name: &str, each: &mut dyn FnMut(IpAddr)) {
         PEERS.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).for_each(|(_, a)| each(ip(a)));
     }

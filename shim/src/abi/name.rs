@@ -5,9 +5,11 @@
 //! the segment's ports, the interfaces, the text of /etc/services (read once for each question that has a service's name). `struct addrinfo`
 //! is allocated as glibc does (one malloc for each entry and its address, one for the canonical name), so that libc's freeaddrinfo(3) frees it.
 //! A question makes the instance, as a first socket does: without it there are no peers.
-//! **Limits.** No DNS. getaddrinfo_a(3), gethostent(3) and the res_* functions are libc's and see the host. AF_UNIX in getnameinfo(3) is libc's.
+//! DNS is asked last ([`crate::dns`]).
+//! **Limits.** getaddrinfo_a(3), gethostent(3) and the res_* functions are libc's and see the host. AF_UNIX in getnameinfo(3) is libc's.
 //! **Locks.** None. **Failure.** EAI_* and h_errno as glibc gives them; EAI_SYSTEM if there can be no instance.
 //! **See also.** [`csel_core::name`], [`csel_core::net::link::segment`].
+use crate::dns::Resolver;
 use crate::enter::{self, with_cx};
 use crate::init;
 use crate::ret;
@@ -20,7 +22,7 @@ use csel_core::config::{Cidr, Name, Str};
 use csel_core::errno::{Errno, Result};
 use csel_core::gate;
 use csel_core::instance::Env;
-use csel_core::name::{self, Answer, Eai, Hints, HostEntry, World, Zone, getaddrinfo as ask, getnameinfo as ask_back};
+use csel_core::name::{self, Answer, Eai, Hints, HostEntry, HostName, World, Zone, getaddrinfo as ask, getnameinfo as ask_back};
 use csel_core::net::addr::Endpoint;
 use csel_core::net::iface;
 use csel_core::net::link::join;
@@ -62,6 +64,18 @@ impl World for Here {
             port.addrs().filter(|(ip, _)| !ip.is_link_local6()).for_each(|(ip, _)| each(&name, ip.wire().into()));
         }
     }
+    fn dns(&self, name: &str, v4: bool, v6: bool, each: &mut dyn FnMut(IpAddr)) -> core::result::Result<HostName, Eai> {
+        match Resolver::of(self.env) {
+            Some(r) => kept_errno(|| r.addresses(name, v4, v6, each)),
+            None => Err(Eai::NoName),
+        }
+    }
+    fn dns_name(&self, addr: IpAddr) -> Option<HostName> {
+        // What is nobody's on the segment is not asked about: a link-local or loopback address says nothing outside.
+        let outside = !addr.is_loopback() && !matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local());
+        let resolver = outside.then(|| Resolver::of(self.env)).flatten()?;
+        kept_errno(|| resolver.name_of(addr))
+    }
     fn services(&self) -> &[u8] {
         self.services.get_or_init(|| read(c"/etc/services"))
     }
@@ -73,8 +87,16 @@ impl World for Here {
     }
 }
 
+/// Does something that leaves errno alone.
+fn kept_errno<R>(f: impl FnOnce() -> R) -> R {
+    let saved = ret::errno();
+    let r = f();
+    ret::fail(saved);
+    r
+}
+
 /// A small file; empty if it cannot be read. A megabyte at most.
-fn read(path: &CStr) -> Vec<u8> {
+pub(crate) fn read(path: &CStr) -> Vec<u8> {
     let mut text = Vec::new();
     let Ok(fd) = gate::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0) else { return text };
     let mut piece = [0; 4096];
@@ -338,7 +360,7 @@ interpose! {
 
     /// getaddrinfo(3).
     cancels fn getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, out: *mut *mut addrinfo) -> c_int
-        = Partial "the instance's names, its peers', --add-host and localhost; no DNS: EAI_NONAME for every other name; AI_IDN does nothing" {
+        = Partial "the instance's names, its peers', --add-host and localhost; then DNS, if --dns, a route to the host or an uplink leads to a server; AI_IDN does nothing" {
         // SAFETY: the man page's pointers.
         unsafe {
             if ours() {
@@ -363,7 +385,7 @@ interpose! {
     }
     /// getnameinfo(3).
     cancels fn getnameinfo(sa: *const sockaddr, len: socklen_t, host: *mut c_char, hostlen: socklen_t, serv: *mut c_char, servlen: socklen_t, flags: c_int) -> c_int
-        = Partial "no DNS: addresses of nobody on the segment stay numbers" {
+        = Partial "as getaddrinfo" {
         // SAFETY: the man page's pointers.
         unsafe {
             let family = if sa.is_null() || (len as usize) < 2 { libc::AF_UNSPEC } else { c_int::from((*sa).sa_family) };

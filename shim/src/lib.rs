@@ -31,3 +31,4 @@ mod table;
 mod trace;
 mod user;
 mod wait;
+mod watches;

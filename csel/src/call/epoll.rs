@@ -23,6 +23,21 @@ pub fn ctl(cx: &Cx<'_>, ep: &Held, op: i32, target: &Held, fd: i32, event: Event
     epoll::ctl(cx, ep, op, target, fd, event)
 }
 
+/// The interest of `ep` in a nested descriptor has got a watch ([`crate::gate::edge`]); its number, none if there is no such interest or it has one.
+pub fn watch(cx: &Cx<'_>, ep: &Held, target: &Held, fd: i32, watch: i32) -> Option<u32> {
+    epoll::watch(cx, ep, target, fd, watch)
+}
+
+/// It is to do without.
+pub fn unwatch(cx: &Cx<'_>, interest: u32, watch: i32) {
+    epoll::unwatch(cx, interest, watch);
+}
+
+/// Does anybody need this watch any more?
+pub fn is_watched(cx: &Cx<'_>, interest: u32, watch: i32) -> bool {
+    epoll::is_watched(cx, interest, watch)
+}
+
 /// A kernel descriptor was registered in (or taken from) the kernel's half.
 pub fn kernel(cx: &Cx<'_>, ep: &Held, added: bool) {
     epoll::kernel(cx, ep, added);

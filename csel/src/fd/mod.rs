@@ -272,6 +272,10 @@ impl Proc {
     pub fn is_virtual(&self, fd: i32) -> bool {
         self.fds.get(fd as usize).is_some_and(|w| w.load(Relaxed) != 0)
     }
+    /// Does the descriptor mean this socket? One load.
+    pub fn is(&self, fd: i32, id: Id<Sock>) -> bool {
+        id.0 != 0 && self.fds.get(fd as usize).is_some_and(|w| w.load(Acquire) == id.0)
+    }
     /// Makes `fd` mean this socket; whatever it meant before (a close that was missed) is let go. EMFILE if the number is too high.
     pub fn set(&self, cx: &Cx<'_>, fd: i32, held: Held) -> Result<()> {
         let Some(word) = self.fds.get(fd as usize) else {

@@ -14,6 +14,7 @@ use core::arch::asm;
 use core::sync::atomic::AtomicU32;
 
 pub mod bell;
+pub mod edge;
 pub mod file;
 pub mod user;
 

@@ -11,14 +11,17 @@
 //! stays at the head. EPOLLET so needs no counter: an item is on the list if something happened since it was last reported. An item is at most once
 //! on stack or list ([`Item::linked`]); one deleted while there is freed when it is met.
 //! The set's `Sock::ready` is a hint: EPOLLIN if the list may not be empty. [`is_ready`] is the truth, for poll(2) and sets around this one.
+//! An edge-triggered interest in a nested set whose kernel's half is not empty needs both halves: the edge may be the one's and the level the
+//! other's. So its level asks the kernel too ([`level`]), and a *watch* ([`crate::gate::edge`], made by the front end) tells of the kernel's edges.
 //! **Limits.** [`SETS`], [`ITEMS`]; EPOLLWAKEUP is taken and means nothing. The set of a nested descriptor with EPOLLONESHOT is disarmed on this
-//! side only. **Locks.** EPOLL: one set; a nested set's is taken inside (outer before inner: there are no cycles), under a fresh `Me`; a
+//! side only. A thread asleep is not woken by a kernel's edge whose level is ours only. **Locks.** EPOLL: one set; a nested set's is taken inside (outer before inner: there are no cycles), under a fresh `Me`; a
 //! socket's QUEUE inside. The stack needs none.
 //! **Failure.** ENOSPC: no item left. **See also.** epoll_ctl(2), epoll_wait(2).
 use super::{ev, now, queue};
 use crate::arena::{Id, Shared};
 use crate::errno::{Errno, Result};
 use crate::fd::{self, Held, Sock};
+use crate::gate::edge;
 use crate::instance::Cx;
 use crate::sync::{Lock, Me, rank};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
@@ -45,6 +48,8 @@ pub struct Set {
     pub kernel: AtomicU32,
     /// The last report filled the caller's room with our half only: the kernel's goes first next time.
     pub turn: AtomicU32,
+    /// Items with a watch.
+    watches: AtomicU32,
     lists: Lock<Lists, { rank::EPOLL }>,
 }
 
@@ -69,6 +74,8 @@ pub struct Item {
     events: AtomicU32,
     data: AtomicU64,
     hook: AtomicU32,
+    /// The watch on its kernel's half, plus one; a descriptor of the process that registered it.
+    watch: AtomicU32,
     /// It is on the incoming stack or the ready list.
     linked: AtomicU32,
     /// The next one there.
@@ -111,6 +118,7 @@ pub fn create(cx: &Cx<'_>) -> Result<Held> {
     set.incoming.store(0, Relaxed);
     set.kernel.store(0, Relaxed);
     set.turn.store(0, Relaxed);
+    set.watches.store(0, Relaxed);
     *set.lists.lock(cx.me) = Lists { head: 0, tail: 0, all: 0 };
     held.body.store(id.0, Release);
     Ok(held)
@@ -141,8 +149,30 @@ impl Set {
         fresh
     }
 
+    /// Nothing can have fired.
+    #[inline]
+    fn is_quiet(&self, s: &Sock) -> bool {
+        s.ready.load(SeqCst) == 0 && self.watches.load(Relaxed) == 0
+    }
+
+    /// Fires the items behind whose descriptor something has happened in the kernel's half.
+    #[cold]
+    fn listen(&self, cx: &Cx<'_>, lists: &Lists) {
+        let mut at = lists.all;
+        while let Some(it) = item(cx, at) {
+            let watch = it.watch.load(Relaxed);
+            if watch != 0 && edge::came(watch as i32 - 1) && it.events.load(SeqCst) & ev::ALL != 0 {
+                self.push(cx, at, it);
+            }
+            at = it.after.load(Relaxed);
+        }
+    }
+
     /// Turns the stack into the list's tail, oldest first.
     fn collect(&self, cx: &Cx<'_>, lists: &mut Lists) {
+        if self.watches.load(Relaxed) != 0 {
+            self.listen(cx, lists);
+        }
         let mut at = self.incoming.swap(0, SeqCst);
         let last = at;
         let mut first = 0;
@@ -223,9 +253,20 @@ impl Lists {
 fn level(cx: &Cx<'_>, it: &Item) -> u32 {
     let events = it.events.load(SeqCst);
     match cx.inst.socks.get(Id::new(it.sock.load(Relaxed))) {
-        Some(s) if events & ev::ALL != 0 => now(cx, s) & events & ev::ALL,
+        Some(s) if events & ev::ALL != 0 => match now(cx, s) & events & ev::ALL {
+            0 if events & libc::EPOLLET as u32 != 0 && s.kind() == crate::call::Kind::Epoll => kernel_level(cx, it, s) & events,
+            level => level,
+        },
         _ => 0,
     }
+}
+
+/// What the kernel's half of a nested set says.
+#[cold]
+fn kernel_level(cx: &Cx<'_>, it: &Item, s: &Sock) -> u32 {
+    let (fd, id) = (it.fd.load(Relaxed) as i32, Id::new(it.sock.load(Relaxed)));
+    let asks = set_of(cx, s).is_some_and(|(_, set)| set.kernel.load(Acquire) != 0) && cx.inst.procs.get(cx.proc).is(fd, id);
+    if asks && edge::is_readable(fd) { ev::IN | ev::RDNORM } else { 0 }
 }
 
 /// Its socket had events: the item goes to its set's ready list. The socket's QUEUE lock is held. True if a thread waits for the set (what
@@ -288,6 +329,7 @@ pub fn ctl(cx: &Cx<'_>, ep: &Held, op: i32, target: &Held, fd: i32, event: Event
             it.events.store(events, SeqCst);
             it.data.store(event.data, Relaxed);
             it.linked.store(0, Relaxed);
+            it.watch.store(0, Relaxed);
             let Some(hook) = queue::add(cx, target.id(), target, queue::Who::Item(id.0), events, exclusive) else {
                 it.set.store(0, Relaxed);
                 cx.inst.poll.items.free(id);
@@ -324,6 +366,11 @@ pub fn ctl(cx: &Cx<'_>, ep: &Held, op: i32, target: &Held, fd: i32, event: Event
 fn remove(cx: &Cx<'_>, lists: &mut Lists, id: u32, it: &'static Item, target: &Sock) {
     queue::remove(cx, target, Id::new(it.hook.swap(0, Relaxed)));
     lists.delist(cx, it);
+    if it.watch.swap(0, Relaxed) != 0
+        && let Some(set) = cx.inst.poll.sets.get(Id::new(it.set.load(Relaxed)))
+    {
+        set.watches.fetch_sub(1, Relaxed);
+    }
     it.set.store(0, SeqCst);
     // On stack or list: freed when met there. Nobody pushes it any more.
     if it.linked.load(SeqCst) == 0 {
@@ -331,12 +378,39 @@ fn remove(cx: &Cx<'_>, lists: &mut Lists, id: u32, it: &'static Item, target: &S
     }
 }
 
+/// Gives the interest of `ep` in (`target`, `fd`) a watch; its number, for [`is_watched`].
+pub fn watch(cx: &Cx<'_>, ep: &Held, target: &Held, fd: i32, watch: i32) -> Option<u32> {
+    let (set_id, set) = set_of(cx, ep)?;
+    let _lists = set.lists.lock(cx.me);
+    let (id, it) = find(cx, set_id, target, target.id(), fd)?;
+    if it.watch.compare_exchange(0, watch as u32 + 1, Relaxed, Relaxed).is_err() {
+        return None;
+    }
+    set.watches.fetch_add(1, Relaxed);
+    Some(id)
+}
+
+/// Takes an interest's watch away.
+pub fn unwatch(cx: &Cx<'_>, id: u32, watch: i32) {
+    let Some(it) = item(cx, id) else { return };
+    let Some(set) = cx.inst.poll.sets.get(Id::new(it.set.load(Relaxed))) else { return };
+    let _lists = set.lists.lock(cx.me);
+    if it.watch.compare_exchange(watch as u32 + 1, 0, Relaxed, Relaxed).is_ok() {
+        set.watches.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Has this interest still got this watch?
+pub fn is_watched(cx: &Cx<'_>, id: u32, watch: i32) -> bool {
+    item(cx, id).is_some_and(|it| it.set.load(Relaxed) != 0 && it.watch.load(Relaxed) == watch as u32 + 1)
+}
+
 /// What is ready, into `out`, as epoll_wait(2) would report it; how many. Never waits.
 pub fn wait(cx: &Cx<'_>, ep: &Held, out: &mut [Event]) -> usize {
-    if ep.ready.load(SeqCst) == 0 || out.is_empty() {
+    let Some((_, set)) = set_of(cx, ep) else { return 0 };
+    if set.is_quiet(ep) || out.is_empty() {
         return 0;
     }
-    let Some((_, set)) = set_of(cx, ep) else { return 0 };
     let mut lists = set.lists.lock(cx.me);
     set.collect(cx, &mut lists);
     let mut rest = Lists { head: core::mem::take(&mut lists.head), tail: core::mem::take(&mut lists.tail), all: 0 };
@@ -381,10 +455,10 @@ pub fn wait(cx: &Cx<'_>, ep: &Held, out: &mut [Event]) -> usize {
 
 /// Is anything in the set ready? The truth, by asking; items that are not leave the list.
 pub(super) fn is_ready(cx: &Cx<'_>, s: &Sock) -> bool {
-    if s.ready.load(SeqCst) == 0 {
+    let Some((_, set)) = set_of(cx, s) else { return false };
+    if set.is_quiet(s) {
         return false;
     }
-    let Some((_, set)) = set_of(cx, s) else { return false };
     // Maybe inside an outer set's lock of the same rank: outer before inner.
     let me = Me::new(cx.me.pid, cx.me.tid);
     let mut lists = set.lists.lock(&me);

@@ -7,7 +7,7 @@ use crate::bells::{End, Waiter};
 use crate::enter::{clock, is_virtual, thread, with_cx};
 use crate::ret::IntoC;
 use crate::table::interpose;
-use crate::{init, user};
+use crate::{init, user, watches};
 use csel_core::call::Kind;
 use csel_core::call::epoll::{self as core_epoll, Event};
 use csel_core::clock::Nanos;
@@ -86,9 +86,16 @@ fn ctl_on(epfd: c_int, op: c_int, fd: c_int, event: *const epoll_event) -> Resul
             Ok(_) => return Err(Errno::EINVAL),
         }
     }
-    if !is_virtual(fd) || is_epoll(fd) {
-        // The kernel judges loops and depth, and what it may not wait for.
-        let r = native(epfd, op, fd, event)?;
+    let nested = is_virtual(fd) && is_epoll(fd);
+    if nested || !is_virtual(fd) {
+        // The kernel judges loops and depth, and what it may not wait for. Our own watches are no reason for it to refuse.
+        let r = match native(epfd, op, fd, event) {
+            Err(Errno::ELOOP) if watches::any() => {
+                watches::sweep(true);
+                native(epfd, op, fd, event)?
+            }
+            r => r?,
+        };
         let _ = with(epfd, |cx, ep| {
             match op {
                 libc::EPOLL_CTL_ADD => core_epoll::kernel(cx, ep, true),
@@ -97,7 +104,7 @@ fn ctl_on(epfd: c_int, op: c_int, fd: c_int, event: *const epoll_event) -> Resul
             }
             Ok(())
         });
-        if !is_virtual(fd) {
+        if !nested {
             return Ok(r);
         }
     }
@@ -107,6 +114,13 @@ fn ctl_on(epfd: c_int, op: c_int, fd: c_int, event: *const epoll_event) -> Resul
         target.release(cx);
         r
     })?;
+    if nested {
+        match op {
+            libc::EPOLL_CTL_DEL => watches::sweep(false),
+            _ if e.events & libc::EPOLLET as u32 != 0 => watches::add(epfd, fd),
+            _ => {}
+        }
+    }
     Ok(0)
 }
 

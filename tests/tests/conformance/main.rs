@@ -31,6 +31,7 @@ mod sys;
 mod cancel;
 mod epoll;
 mod epoll_ctl;
+mod epoll_nested;
 mod epoll_wait;
 mod fd;
 mod fork;
@@ -83,6 +84,7 @@ const FAMILIES: &[&[Case]] = &[
     cancel::CASES,
     epoll::CASES,
     epoll_ctl::CASES,
+    epoll_nested::CASES,
     epoll_wait::CASES,
     fd::CASES,
     fork::CASES,

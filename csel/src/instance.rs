@@ -42,6 +42,8 @@ pub struct Header {
     pub uid: AtomicU32,
     /// The keeper's pid (0: none yet) and a futex word to wake it.
     pub keeper: AtomicU32,
+    /// Key of the keeper's door, where pumped sockets are asked for; 0: closed.
+    pub door: AtomicU64,
 }
 
 /// A number that changes when the layout of the arena does.

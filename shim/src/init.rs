@@ -212,7 +212,7 @@ fn find_family() -> bool {
 }
 
 /// Is it a memfd made by [`begin_family`]? Only memfds have seals, and ours has the one that says nothing else can be sealed.
-fn is_arena(fd: c_int) -> bool {
+pub(crate) fn is_arena(fd: c_int) -> bool {
     gate::fcntl(fd, libc::F_GET_SEALS, 0) == Ok(libc::F_SEAL_SEAL as usize)
         && gate::file::fstat(fd).is_ok_and(|st| st.size == 0 || st.size == Instance::SPAN as u64)
 }

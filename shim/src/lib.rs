@@ -23,6 +23,8 @@ mod fork;
 mod home;
 mod init;
 mod keeper;
+#[allow(dead_code)] // Until exec calls it.
+mod pump;
 mod real;
 mod ret;
 mod shadow;

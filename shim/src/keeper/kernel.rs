@@ -171,3 +171,63 @@ pub(crate) fn unread(fd: c_int) -> usize {
     let r = unsafe { gate::syscall(libc::SYS_ioctl, [fd as usize, libc::TIOCOUTQ as usize, &raw mut n as usize, 0, 0, 0]) };
     if r.is_ok() { n as usize } else { 0 }
 }
+
+/// SO_PEERCRED: who was at the other end when the connection was made.
+pub(crate) fn peer(fd: c_int) -> Option<libc::ucred> {
+    let (mut who, mut n) = (libc::ucred { pid: 0, uid: 0, gid: 0 }, size_of::<libc::ucred>() as u32);
+    let a = [fd as usize, libc::SOL_SOCKET as usize, libc::SO_PEERCRED as usize, &raw mut who as usize, &raw mut n as usize, 0];
+    // SAFETY: room for the credentials and their length.
+    unsafe { gate::syscall(libc::SYS_getsockopt, a) }.is_ok().then_some(who)
+}
+
+/// A control message with one descriptor: `struct cmsghdr` and the number.
+#[repr(C)]
+struct Rights {
+    len: usize,
+    level: c_int,
+    ty: c_int,
+    fd: c_int,
+    _pad: c_int,
+}
+
+/// Room for control messages, as SCM_RIGHTS of one descriptor takes it.
+const RIGHTS: usize = 16 + size_of::<c_int>();
+
+/// Sends one byte with descriptor `fd`; 0: without one.
+pub(crate) fn send_fd(to: c_int, fd: c_int) -> Result<()> {
+    let byte = u8::from(fd >= 0);
+    let iov = libc::iovec { iov_base: (&raw const byte).cast_mut().cast(), iov_len: 1 };
+    let mut rights = Rights { len: RIGHTS, level: libc::SOL_SOCKET, ty: libc::SCM_RIGHTS, fd, _pad: 0 };
+    // SAFETY: all-zero is a valid msghdr.
+    let mut m: libc::msghdr = unsafe { core::mem::zeroed() };
+    m.msg_iov = (&raw const iov).cast_mut();
+    m.msg_iovlen = 1;
+    if fd >= 0 {
+        m.msg_control = (&raw mut rights).cast();
+        m.msg_controllen = size_of::<Rights>();
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: all that the header names lives.
+    unsafe { gate::syscall(libc::SYS_sendmsg, [to as usize, &raw const m as usize, flags as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// Receives what [`send_fd`] sent, waiting for it five seconds at most; ENOTCONN: it came without a descriptor.
+pub(crate) fn recv_fd(from: c_int) -> Result<c_int> {
+    let mut p = libc::pollfd { fd: from, events: libc::POLLIN, revents: 0 };
+    let ts = libc::timespec { tv_sec: 5, tv_nsec: 0 };
+    // SAFETY: one pollfd and a timeout; no mask.
+    unsafe { gate::syscall(libc::SYS_ppoll, [&raw mut p as usize, 1, &raw const ts as usize, 0, 8, 0]) }?;
+    let mut byte = 0u8;
+    let iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut rights = Rights { len: 0, level: 0, ty: 0, fd: -1, _pad: 0 };
+    // SAFETY: all-zero is a valid msghdr.
+    let mut m: libc::msghdr = unsafe { core::mem::zeroed() };
+    m.msg_iov = (&raw const iov).cast_mut();
+    m.msg_iovlen = 1;
+    m.msg_control = (&raw mut rights).cast();
+    m.msg_controllen = size_of::<Rights>();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: all that the header names lives and is writable.
+    unsafe { gate::syscall(libc::SYS_recvmsg, [from as usize, &raw mut m as usize, flags as usize, 0, 0, 0]) }?;
+    if rights.ty == libc::SCM_RIGHTS && rights.fd >= 0 { Ok(rights.fd) } else { Err(Errno::ENOTCONN) }
+}

@@ -10,12 +10,13 @@
 //! has outside. Its office is a robust futex ([`seat`]), so one load tells whether it lives; the next attach, fork or socket(2) replaces a dead one.
 //! **Limits.** A subreaper (prctl(2)) among the ancestors inherits it.
 //! **Locks.** None. **Failure.** Without a keeper everything works while some thread of the instance is in a call. **See also.** clone(2), pidfd_open(2).
+pub(crate) mod door;
 mod family;
 mod host;
-#[allow(dead_code)] // Until pumped mode is in.
+#[allow(dead_code)]
 mod inside;
 #[allow(dead_code)]
-mod kernel;
+pub(crate) mod kernel;
 mod publish;
 mod relay;
 mod seat;
@@ -26,7 +27,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use csel_core::arena::found;
 use csel_core::clock::{Nanos, SEC};
-use csel_core::config::Str;
+use csel_core::config::{Path, Str};
 use csel_core::errno::Errno;
 use csel_core::gate::{self, bell};
 use csel_core::instance::{Cx, Env, Instance};
@@ -192,7 +193,12 @@ unsafe extern "C" fn entry(stack: *const usize) -> ! {
         (*stack, *argv, *argv.add(1))
     };
     // SAFETY: strings the kernel put there.
-    let called = |name: &CStr| argc == 2 && unsafe { CStr::from_ptr(argv0) == name };
+    let called = |name: &CStr| argc >= 2 && unsafe { CStr::from_ptr(argv0) == name };
+    if called(crate::pump::STAND_IN) {
+        // SAFETY: the kernel's layout; only StandIn makes such arguments.
+        let _ = unsafe { crate::pump::stand_in(argc, stack.add(1).cast()) };
+        crate::init::exit_now(127);
+    }
     if !called(c"csel-keeper") {
         crate::ret::say(&["libcsel.so is preloaded, not run: LD_PRELOAD=/path/libcsel.so program, or csel run -- program"]);
         crate::init::exit_now(2);
@@ -234,7 +240,7 @@ fn run(dir: &CStr) -> bool {
         inst.procs.get(env.proc).clapper.store(fd as u32 + 1, Relaxed);
     }
     let Ok(mut host) = Host::new(&env, &me) else { return false };
-    let begun = begin_sources(&mut host, inst);
+    let begun = begin_sources(&mut host, inst, &dir);
     if awaited {
         report(begun.as_ref().err().map_or("ready", String::as_str));
     }
@@ -249,7 +255,11 @@ fn run(dir: &CStr) -> bool {
 }
 
 /// Begins all that the options ask for. An error is the message for the user.
-fn begin_sources(host: &mut Host<'_>, inst: &'static Instance) -> Result<(), String> {
+fn begin_sources(host: &mut Host<'_>, inst: &'static Instance, dir: &Path) -> Result<(), String> {
+    // Without a door nothing can be pumped; all else works.
+    if let Ok(source) = door::Door::begin(&host.desk(), dir) {
+        host.add(source);
+    }
     let facts = inst.facts.get();
     if !facts.config.publish.is_empty() {
         let source = publish::Published::begin(&host.desk(), facts)?;

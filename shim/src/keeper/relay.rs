@@ -12,7 +12,7 @@
 //! the pair says that they were read), by the line at first and by more the longer the program goes on reading.
 //! **Limits.** A program that reads part of what it was lent and goes leaves all of it to the next reader. A reset reaches a pumped program as an end of
 //! stream (EPIPE when it writes). **Locks.** None. **Failure.** A relay whose socket fails ends alone; both its sides are closed or reset.
-//! **See also.** socketpair(2), unix(7); [`super::pump`], [`super::publish`].
+//! **See also.** socketpair(2), unix(7); [`super::door`], [`super::publish`].
 use super::host::Desk;
 use super::inside::{self, Dial};
 use super::kernel::{self, Fd};
@@ -82,6 +82,9 @@ struct Relay {
     /// When it last moved something.
     moved: Nanos,
 }
+
+/// An event's data when it is a listener's.
+const NOBODY: u64 = u64::MAX;
 
 /// In [`Relay::can`].
 const IN_READ: usize = 0;
@@ -172,15 +175,27 @@ impl Relays {
 
     /// Puts the virtual socket of relay `n` into the set.
     fn watch(&mut self, cx: &Cx<'_>, n: usize, inside: c_int) -> Result<()> {
+        self.ensure_set(cx)?;
+        let turn = self.all[n].as_ref().map_or(0, |r| r.turn);
+        let events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+        let event = Event { events, data: u64::from(turn) << 32 | n as u64, nested: false };
+        inside::with(cx, self.set, |set| inside::with(cx, inside, |s| virtual_epoll::ctl(cx, set, libc::EPOLL_CTL_ADD, s, inside, event)))
+    }
+
+    /// Has the keeper woken for a virtual listener too: whoever accepts from it looks in each turn.
+    pub(crate) fn attend(&mut self, cx: &Cx<'_>, inside: c_int) -> Result<()> {
+        self.ensure_set(cx)?;
+        let event = Event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, data: NOBODY, nested: false };
+        inside::with(cx, self.set, |set| inside::with(cx, inside, |s| virtual_epoll::ctl(cx, set, libc::EPOLL_CTL_ADD, s, inside, event)))
+    }
+
+    fn ensure_set(&mut self, cx: &Cx<'_>) -> Result<()> {
         if self.set == 0 {
             let set = virtual_epoll::create(cx)?;
             wait::attend(&set);
             self.set = inside::keep(cx, set)?;
         }
-        let turn = self.all[n].as_ref().map_or(0, |r| r.turn);
-        let events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-        let event = Event { events, data: u64::from(turn) << 32 | n as u64, nested: false };
-        inside::with(cx, self.set, |set| inside::with(cx, inside, |s| virtual_epoll::ctl(cx, set, libc::EPOLL_CTL_ADD, s, inside, event)))
+        Ok(())
     }
 
     fn wake(&mut self, n: usize) {

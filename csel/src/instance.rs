@@ -8,7 +8,7 @@
 //! is collected in the [`Cx`] and done by [`Cx::flush`], which its drop calls.
 //! **Limits.** The constants here. **Locks.** None of its own. **Failure.** Full tables are the errno Linux would give (ENFILE, ENOBUFS).
 //! **See also.** [`crate::arena`], design sections 4 and 5.
-use crate::arena::{Once, Shared, Slab, pages::Buffers};
+use crate::arena::{Id, Once, Shared, Slab, pages::Buffers};
 use crate::clock::{Clock, Nanos};
 use crate::config::{Config, Name};
 use crate::net::addr::Ip;
@@ -16,7 +16,7 @@ use crate::net::link::segment::Segment;
 use crate::sync::Me;
 use crate::{fd, net, poll};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Open descriptions an instance can have at once (sockets and epoll sets).
 pub const SOCKS: usize = 65536;
@@ -155,6 +155,13 @@ pub struct Env {
     pub clock: Clock,
     /// This process's number in [`Instance::procs`].
     pub proc: u32,
+}
+
+impl Env {
+    /// The descriptor of the process's socket that rings bells; -1: none.
+    pub fn clapper(&self) -> i32 {
+        self.inst.procs.table.get(Id::new(self.proc)).map_or(-1, |p| p.clapper.load(Relaxed) as i32 - 1)
+    }
 }
 
 /// One call of one thread.

@@ -12,7 +12,7 @@ use crate::fdguard;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 use csel_core::clock::{NEVER, Nanos};
 use csel_core::errno::{Errno, Result};
-use csel_core::gate::bell;
+use csel_core::gate::{self, bell, sandbox};
 use csel_core::instance::Cx;
 use csel_core::net::wait::{Sleep, Step, Waiting};
 use libc::{c_int, pollfd, timespec};
@@ -51,6 +51,11 @@ impl Bell {
             let mine = state == FREE && e.pid.load(Relaxed) == pid;
             if mine {
                 return Some(Self(e));
+            }
+            if sandbox::is_confined() {
+                // None can be made any more; another may be ours.
+                e.state.store(state, Release);
+                continue;
             }
             if state == FREE {
                 fdguard::disown(e.fd.load(Relaxed));
@@ -94,6 +99,39 @@ pub(crate) fn hang() {
             cx.inst.procs.get(cx.proc).clapper.store(fd as u32 + 1, Relaxed);
         }
     });
+}
+
+/// The key of the bell that the process's socket for ringing is connected to; what a child of fork inherits.
+static TIED: AtomicU64 = AtomicU64::new(0);
+
+/// Connects the process's socket that rings bells with its keeper's bell, unless it is: the only way to ring that is left to a process that confines
+/// itself, or to a child that does ([`sandbox`]).
+pub(crate) fn tie() -> bool {
+    let tied = with_cx(|cx| {
+        let (key, fd) = (csel_core::net::wait::keepers_bell(cx), cx.inst.procs.get(cx.proc).clapper.load(Relaxed) as c_int - 1);
+        if key != 0 && fd >= 0 && TIED.load(Relaxed) != key && bell::connect(fd, key).is_ok() {
+            TIED.store(key, Relaxed);
+        }
+        (key != 0 && TIED.load(Relaxed) == key) || !cx.config().keeper
+    });
+    tied.unwrap_or(true)
+}
+
+/// The process is about to forbid itself most system calls: what may be needed later is made now.
+pub(crate) fn confine() {
+    if crate::enter::proc().is_none() {
+        return;
+    }
+    crate::keeper::replace();
+    // A keeper that was begun just now takes a moment to hang up its bell.
+    for _ in 0..1000 {
+        if tie() {
+            break;
+        }
+        gate::file::nap(1_000_000);
+    }
+    drop(Bell::take());
+    sandbox::enter(crate::enter::env().map_or(-1, csel_core::instance::Env::clapper));
 }
 
 /// How a sleep ended.
@@ -150,6 +188,9 @@ impl Waiter {
         // SAFETY: n valid pollfds, a timespec or null, eight bytes of mask or null.
         let r =
             unsafe { crate::wait::interruptible(t, self.seen, libc::SYS_ppoll, [kernel.as_mut_ptr() as usize, n, timeout, mask, 8, 0]) };
+        if r == Err(Errno::EINVAL) {
+            return self.cramped(t, s, kernel);
+        }
         if let Some(b) = bell
             && kernel[n - 1].revents != 0
         {
@@ -158,6 +199,26 @@ impl Waiter {
         match r {
             Err(Errno::EINTR) => self.ended(t, true),
             Ok(_) if kernel[..n - 1].iter().any(|p| p.revents != 0) => End::Kernel,
+            _ => self.ended(t, false),
+        }
+    }
+
+    /// The process may not poll as many descriptors as it has (RLIMIT_NOFILE was lowered behind them): short sleeps on the word, and looks between them.
+    #[cold]
+    fn cramped(&self, t: &Thread, s: &Sleep, kernel: &mut [pollfd]) -> End {
+        let until = s.until.min(crate::enter::clock() + 1_000_000);
+        let last = kernel.len() - 1;
+        if self.bell.is_none() {
+            // The word is ours to sleep on only if nobody was told to ring a bell instead.
+            let r = crate::wait::futex(t, self.seen, s.word, s.expected, until);
+            if r == Err(Errno::EINTR) {
+                return End::Interrupted;
+            }
+        } else {
+            gate::sched_yield();
+        }
+        match poll_now(&mut kernel[..last]) {
+            Ok(1..) => End::Kernel,
             _ => self.ended(t, false),
         }
     }
@@ -178,6 +239,40 @@ impl Drop for Waiter {
             });
         }
     }
+}
+
+/// What the kernel says of these descriptors now. EINVAL of poll(2) (more than RLIMIT_NOFILE allows) is got around by select(2), which has no such limit.
+pub(crate) fn poll_now(fds: &mut [pollfd]) -> Result<usize> {
+    let zero = spec(0);
+    // SAFETY: valid pollfds, a timespec.
+    let r = unsafe { gate::syscall(libc::SYS_ppoll, [fds.as_mut_ptr() as usize, fds.len(), &raw const zero as usize, 0, 8, 0]) };
+    if r != Err(Errno::EINVAL) {
+        return r;
+    }
+    let mut n = 0;
+    for p in fds.iter_mut() {
+        p.revents = 0;
+        if !(0..1024).contains(&p.fd) {
+            continue;
+        }
+        // One at a time: a bad one spoils nothing for the others.
+        let (word, bit) = (p.fd as usize / 64, 1u64 << (p.fd % 64));
+        let asked = [libc::POLLIN | libc::POLLRDNORM | libc::POLLHUP, libc::POLLOUT | libc::POLLWRNORM, libc::POLLPRI];
+        let mut sets = [[0u64; 16]; 3];
+        for (set, events) in sets.iter_mut().zip(asked) {
+            set[word] = if p.events & events != 0 { bit } else { 0 };
+        }
+        let [r, w, x] = sets.each_mut().map(|s| s.as_mut_ptr() as usize);
+        // SAFETY: three sets of 1024 bits, a timespec, no mask.
+        let got = unsafe { gate::syscall(libc::SYS_pselect6, [p.fd as usize + 1, r, w, x, &raw const zero as usize, 0]) };
+        p.revents = match got {
+            Err(Errno::EBADF) => libc::POLLNVAL,
+            Err(e) => return Err(e),
+            Ok(_) => sets.iter().zip(asked).fold(0, |all, (s, events)| if s[word] != 0 { all | events & p.events } else { all }),
+        };
+        n += usize::from(p.revents != 0);
+    }
+    Ok(n)
 }
 
 /// A span as a timespec.

@@ -77,6 +77,18 @@ pub(crate) fn each_descriptor(mut each: impl FnMut(c_int)) {
     let _ = gate::close(dir);
 }
 
+/// What `LD_PRELOAD` was when this program started: it may have changed its environment since (sshd makes a new one for each session).
+static OURS: once_cell::sync::OnceCell<std::ffi::CString> = once_cell::sync::OnceCell::new();
+
+/// The constructor: keeps a copy of `LD_PRELOAD`.
+pub(crate) fn remember(preload: Option<&[u8]>) {
+    if let Some(v) = preload
+        && let Ok(v) = std::ffi::CString::new([b"LD_PRELOAD=", v].concat())
+    {
+        let _ = OURS.set(v);
+    }
+}
+
 /// An environment for a program to be started: the one given, with what must not be lost.
 pub(crate) struct Environment {
     list: Vec<*const c_char>,
@@ -104,12 +116,8 @@ impl Environment {
             }
         }
         let mut added = Vec::new();
-        // SAFETY: the name ends with a NUL; the value is copied at once.
-        let ours = unsafe { libc::getenv(c"LD_PRELOAD".as_ptr()).as_ref().map(|v| CStr::from_ptr(v)) };
-        if !preloaded && let Some(ours) = ours {
-            let mut text = b"LD_PRELOAD=".to_vec();
-            text.extend_from_slice(ours.to_bytes());
-            added.push(std::ffi::CString::new(text).ok()?);
+        if !preloaded && let Some(ours) = OURS.get() {
+            added.push(ours.clone());
         }
         if table != 0 {
             added.push(std::ffi::CString::new(format!("{SPAWNED}={table}")).ok()?);

@@ -30,6 +30,7 @@ extern "C" fn prepare() {
     let t = thread();
     if t.child.get() == 0 && enter::proc().is_some() {
         crate::keeper::replace();
+        crate::bells::tie();
         // Relaxed loads and references only; it takes no lock.
         if let Ok(Ok(n)) = with_cx(|cx| cx.inst.procs.fork(cx, cx.proc)) {
             t.child.set(n);

@@ -108,6 +108,7 @@ unsafe extern "C" fn start(_argc: c_int, argv: *const *const c_char, envp: *cons
         ret::say(&["csel: no descriptor could be had for the arena: this program uses the kernel's network for nothing, its sockets fail"]);
     }
     crate::fork::register();
+    crate::exec::remember(look_up("LD_PRELOAD"));
     INERT.store(false, Release);
     if !config.publish.is_empty() && !family_has_instance() {
         // Ports of the host are taken before the program starts, or it does not.

@@ -7,7 +7,7 @@
 //! is kept in [`ACTIONS`], and sigaction(2) shows it that. If the thread is in the core, the trampoline sends the signal to itself again, blocked, and
 //! [`deliver`] lets it in when the core has been left: so the kernel keeps the siginfo, the mask and the order. SIGSEGV and SIGBUS are always ours:
 //! a fault in [`csel_core::gate::user::copy`] ends the copy; any other goes to the application's handler or to the default.
-//! **Limits.** Handlers installed by raw rt_sigaction(2) (Go) run at once. SA_RESETHAND and SA_NODEFER are done here, not by the kernel.
+//! **Limits.** In a process that has confined itself (seccomp) handlers run at once. Handlers installed by raw rt_sigaction(2) (Go) run at once. SA_RESETHAND and SA_NODEFER are done here, not by the kernel.
 //! **Locks.** [`ACTIONS`] is read without one: a handler that is being replaced may get the other's flags for an instant.
 //! **Failure.** None. **See also.** sigaction(2), rt_tgsigqueueinfo(2), [`crate::wait`].
 use crate::abi::signal::real;
@@ -167,7 +167,8 @@ unsafe extern "C-unwind" fn trampoline(sig: c_int, info: *mut siginfo_t, context
     if synchronous && is_fault(sig) && (t.depth.get() > 0 || t.copying.get()) && mend(t, uc) {
         return;
     }
-    if t.depth.get() > 0 && !synchronous {
+    // (A process that may hardly call the kernel cannot put it off: its handler finds that its calls of sockets fail with EAGAIN.)
+    if t.depth.get() > 0 && !synchronous && !gate::sandbox::is_confined() {
         put_off(t, sig, info, uc);
         return;
     }

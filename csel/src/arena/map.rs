@@ -63,6 +63,10 @@ pub unsafe fn view<T: Shared>(at: *mut u8) -> &'static T {
 /// # Safety
 /// The range must be page aligned, inside a mapping of ours and free of live data.
 pub unsafe fn release(at: usize, len: usize) {
+    if gate::sandbox::is_confined() {
+        // The pages stay until they are used again: they hold nothing, but memory.
+        return;
+    }
     // SAFETY: the caller vouches for the range.
     if unsafe { gate::syscall(libc::SYS_madvise, [at, len, libc::MADV_REMOVE as usize, 0, 0, 0]) }.is_err() {
         // SAFETY: as above.

@@ -84,6 +84,9 @@ pub fn writev(fd: i32, parts: [&[u8]; 3]) -> Result<usize> {
 
 /// `nanosleep(2)` for less than a second.
 pub fn nap(nanos: u32) {
+    if super::sandbox::is_confined() {
+        return super::sandbox::nap(nanos);
+    }
     let ts = libc::timespec { tv_sec: 0, tv_nsec: i64::from(nanos) };
     // SAFETY: ts is readable; the remaining time is not asked for.
     let _ = unsafe { syscall(libc::SYS_nanosleep, [&raw const ts as usize, 0, 0, 0, 0, 0]) };

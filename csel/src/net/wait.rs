@@ -725,6 +725,11 @@ pub fn attend(set: &Sock) -> bool {
     set.queue.add_one(KEEPER, ev::IN | HINT, false)
 }
 
+/// The key of the keeper's bell; 0: it has none (yet).
+pub fn keepers_bell(cx: &Cx<'_>) -> u64 {
+    seat(cx).slots[KEEPER as usize - 1].bell.load(Relaxed)
+}
+
 /// Wakes the keeper, whatever it does: a process has come or gone.
 pub fn knock(cx: &Cx<'_>) {
     rouse(cx, seat(cx), KEEPER, true);

@@ -143,11 +143,16 @@ impl<T, const R: u8> Lock<T, R> {
                 continue;
             }
             let w = w | WAITERS;
-            let now = gate::clock_gettime(libc::CLOCK_MONOTONIC);
-            if now >= until {
-                return None;
+            // (A lock without a deadline asks no clock: a confined process may not.)
+            if until == u64::MAX {
+                let _ = gate::futex_wait_for(&self.word, w, 20_000_000);
+            } else {
+                let now = gate::clock_gettime(libc::CLOCK_MONOTONIC);
+                if now >= until {
+                    return None;
+                }
+                let _ = gate::futex_wait(&self.word, w, until.min(now + 20_000_000));
             }
-            let _ = gate::futex_wait(&self.word, w, until.min(now + 20_000_000));
             let now = self.word.load(Relaxed);
             if now == w && !gate::thread_exists(w & TID) && self.word.compare_exchange(w, me.tid & TID | WAITERS, Acquire, Relaxed).is_ok()
             {

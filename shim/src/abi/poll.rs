@@ -82,15 +82,11 @@ fn classify(all: &[pollfd], kern: &mut [pollfd]) -> usize {
 fn look(all: &mut [pollfd], kern: &mut [pollfd], kernels: usize) -> Result<usize> {
     let last = kern.len() - 1;
     let kern = &mut kern[..last];
-    if kernels > 0 {
-        let zero = spec(0);
-        let a = [kern.as_mut_ptr() as usize, last, &raw const zero as usize, 0, 8, 0];
-        // SAFETY: valid pollfds, a timespec.
-        if let Err(e) = unsafe { gate::syscall(libc::SYS_ppoll, a) }
-            && e != Errno::EINTR
-        {
-            return Err(e);
-        }
+    if kernels > 0
+        && let Err(e) = crate::bells::poll_now(kern)
+        && e != Errno::EINTR
+    {
+        return Err(e);
     }
     with_cx(|cx| {
         csel_core::net::progress(cx);

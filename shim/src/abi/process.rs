@@ -3,6 +3,7 @@ use crate::exec::{Environment, table_for_child};
 use crate::fork;
 use crate::init;
 use crate::table::interpose;
+use csel_core::gate;
 use libc::{c_char, c_int, c_void, pid_t};
 
 type Argv = *const *const c_char;
@@ -41,8 +42,29 @@ unsafe fn spawn(pid: *mut pid_t, envp: Argv, go: impl FnOnce(*mut pid_t, Argv) -
     r
 }
 
+/// Does `filter`, which forbids this process most system calls from then on.
+pub(super) fn confining<R: Into<i64> + Copy>(filter: impl FnOnce() -> R) -> R {
+    if init::inert() {
+        return filter();
+    }
+    let before = gate::sandbox::is_confined();
+    crate::bells::confine();
+    let r = filter();
+    if r.into() != 0 && !before {
+        gate::sandbox::leave();
+    }
+    r
+}
+
 interpose! {
     family process;
+
+    /// prctl(2): only PR_SET_SECCOMP is of interest.
+    plain fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int = Pass "" {
+        // SAFETY: as the application passed it.
+        let go = || unsafe { real::prctl(option, a, b, c, d) };
+        if option == libc::PR_SET_SECCOMP { confining(go) } else { go() }
+    }
 
     /// fork(2).
     plain fn fork() -> pid_t = Full "" {

@@ -62,6 +62,12 @@ unsafe fn dispatch(nr: c_long, a: [usize; 6]) -> Option<c_long> {
         libc::SYS_execve if !init::inert() => to!(process::execve(a[0] as *const _, a[1] as *const _, a[2] as *const _)),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_fork | libc::SYS_vfork => to!(process::fork()),
+        libc::SYS_prctl => to!(process::prctl(fd, a[1], a[2], a[3], a[4])),
+        // SECCOMP_SET_MODE_STRICT and SECCOMP_SET_MODE_FILTER.
+        libc::SYS_seccomp if a[0] < 2 => {
+            // SAFETY: as the application passed it.
+            Some(process::confining(|| unsafe { real::syscall(nr, a[0], a[1], a[2], 0, 0, 0) }))
+        }
         libc::SYS_exit_group => {
             crate::fork::leave();
             None

@@ -163,7 +163,10 @@ impl<'a> Host<'a> {
         for e in &events[..n] {
             let (source, fd, what) = ((e.u64 >> 32) as u32, e.u64 as u32 as c_int, e.events);
             match source {
-                BELL => bell::still(self.ear),
+                // One that may not ring by itself asks us to.
+                BELL => bell::hear(self.ear, |key| {
+                    let _ = bell::ring(self.env.clapper(), key);
+                }),
                 FAMILY => {
                     self.family.gone(fd);
                     self.keeper.died();

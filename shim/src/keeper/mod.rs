@@ -81,6 +81,7 @@ core::arch::global_asm!(
 #[inline]
 pub(crate) fn replace() {
     if let Some(env) = enter::env()
+        && !gate::sandbox::is_confined()
         && !keeper::seems_kept(env.inst)
         && clock().saturating_sub(BEGUN.load(Relaxed)) > START
     {

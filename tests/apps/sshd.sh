@@ -1,9 +1,9 @@
 #!/bin/bash
 # OpenSSH: sshd on port 22 with privilege separation and its seccomp sandbox as Debian builds it: commands, a shell's exit status, scp and sftp of
-# a large file both ways, port forwarding in both directions, a jump through one instance to another. SSH_MIB (64): the file's size; 200 for `make apps`.
+# a large file both ways, port forwarding in both directions, a jump through one instance to another. SSH_MIB (16): the file's size; 200 for `make apps`.
 # limit: 180
 . "$(dirname "$0")/lib.sh"
-f=$(big "${SSH_MIB:-64}")
+f=$(big "${SSH_MIB:-16}")
 mkdir -p -m 755 /run/sshd 2>/dev/null; mkdir -m 700 .ssh
 ssh-keygen -q -t ed25519 -N '' -f host && ssh-keygen -q -t ed25519 -N '' -f id && cp id.pub authorized || fail "ssh-keygen"
 me=$(id -un)

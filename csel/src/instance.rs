@@ -217,6 +217,11 @@ impl<'a> Cx<'a> {
     pub fn facts(&self) -> &'static Facts {
         self.inst.facts.get()
     }
+    /// Is this one of our own addresses (loopback nets and the uplink's included)?
+    #[inline]
+    pub fn is_local(&self, ip: Ip) -> bool {
+        self.facts().is_local(ip) || net::link::uplink::owns(self, ip)
+    }
     /// The options.
     #[inline]
     pub fn config(&self) -> &'static Config {

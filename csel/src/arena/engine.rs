@@ -58,8 +58,23 @@ fn seed_for(isn: u32) -> u64 {
     u64::from(isn)
 }
 
+/// An interface with one address.
+fn interface(config: Config, dev: &mut impl Device, now: Nanos, local: IpAddress) -> Interface {
+    let mut iface = Interface::new(config, dev, instant(now));
+    iface.update_ip_addrs(|all| {
+        let _ = all.push(IpCidr::new(local, if matches!(local, IpAddress::Ipv4(_)) { 32 } else { 128 }));
+    });
+    iface
+}
+
 impl Engine {
+    /// The way has another MTU: smoltcp reads it once, when an interface is made, so the socket gets a new one.
+    pub(crate) fn remake(&mut self, dev: &mut impl Device, now: Nanos, local: IpAddress) {
+        self.iface = interface(Config::new(HardwareAddress::Ip), dev, now, local);
+    }
+
     /// An idle engine for flow index `index` at `local`, with rings of `rx` and `tx` bytes, that starts at sequence number `isn`.
+    /// `leaves`: it leaves the host, with Nagle's algorithm or not: then congestion is looked for.
     pub(crate) fn new(
         dev: &mut impl Device,
         now: Nanos,
@@ -68,20 +83,27 @@ impl Engine {
         buffers: &Buffers,
         index: usize,
         (rx, tx): (usize, usize),
+        leaves: Option<bool>,
     ) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed_for(isn);
-        let mut iface = Interface::new(config, dev, instant(now));
-        iface.update_ip_addrs(|all| {
-            let _ = all.push(IpCidr::new(local, if matches!(local, IpAddress::Ipv4(_)) { 32 } else { 128 }));
-        });
+        let iface = interface(config, dev, now, local);
         // SAFETY: buffers of an index belong to the flow of that number; `net::tcp::flow` calls this under that flow's lock, and the engine that
         // had them before is gone.
         let (rx, tx) = unsafe { (buffers.get(index, 0, rx), buffers.get(index, 1, tx)) };
         let mut socket = Socket::new(SocketBuffer::new(rx), SocketBuffer::new(tx));
-        socket.set_congestion_control(tcp::CongestionControl::None);
-        // Between instances a small segment costs less than the wait for an acknowledgement does; what TCP_NODELAY shows is ours.
-        socket.set_nagle_enabled(false);
+        match leaves {
+            // Between instances a small segment costs less than the wait for an acknowledgement does; what TCP_NODELAY shows is ours.
+            None => {
+                socket.set_congestion_control(tcp::CongestionControl::None);
+                socket.set_nagle_enabled(false);
+            }
+            // smoltcp's Cubic needs std (it takes cube roots).
+            Some(nagle) => {
+                socket.set_congestion_control(tcp::CongestionControl::Reno);
+                socket.set_nagle_enabled(nagle);
+            }
+        }
         let mut new = Self { iface, store: [SocketStorage::EMPTY] };
         Self::set(&mut new.store).add(socket);
         new

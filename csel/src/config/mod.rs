@@ -17,12 +17,14 @@
 //! stored in shared memory. Locks: none. Failure: [`ConfigError`] names option, value, problem and remedy.
 //! See also: `loader/src/options.rs` (flags), `csel/src/name` (hosts), style.md (ripgrep's flag table).
 pub mod publish;
+pub mod uplink;
 pub mod value;
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use publish::Publish;
+pub use uplink::Uplink;
 pub use value::{Cidr, Entry, Host, Impair, List, Mac, Name, Problem, Size, Str, ToHost, Value};
 
 /// IPv4 addresses are leased from here when none is given.
@@ -152,6 +154,12 @@ options! {
     /// let the instance reach the host's loopback (127.0.0.1) at a gateway address named host.csel.internal
     expose_host: bool = false, "expose-host" "CSEL_EXPOSE_HOST" "on|off"
         default "off" example "on";
+    /// way out of the host: passt (started by csel, needs no privilege), passt:SOCKET, or tap:DEVICE; then ,ip=A/LEN ,gw=A ,mtu=N if DHCP is not to say them
+    uplink: Uplink = Uplink::NONE, "uplink" "CSEL_UPLINK" "passt[:PATH]|tap:NAME"
+        default "none" example "passt";
+    /// more arguments for the passt that csel starts, such as ports to forward
+    passt_args: Path = Str::EMPTY, "passt-args" "CSEL_PASST_ARGS" "ARGS"
+        default "none" example "-t 8080";
     /// where segments are kept
     dir: Path = Str::EMPTY, "dir" "CSEL_DIR" "DIR"
         default "$XDG_RUNTIME_DIR/csel, or /dev/shm/csel-UID" example "/run/user/1000/csel";

@@ -280,6 +280,15 @@ impl<T: Copy, const N: usize> List<T, N> {
         Ok(())
     }
 
+    /// Appends as many as fit.
+    pub fn take(&mut self, items: impl Iterator<Item = T>) {
+        for item in items {
+            if self.push(item).is_err() {
+                break;
+            }
+        }
+    }
+
     /// The entries, one by one.
     pub fn iter(&self) -> core::slice::Iter<'_, T> {
         self.as_slice().iter()

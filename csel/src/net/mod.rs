@@ -58,8 +58,19 @@ pub struct Packet<'a> {
     pub ip: &'a [u8],
     /// What follows the IP header and its options or extension headers.
     pub payload: &'a [u8],
-    /// It came over our own loopback.
-    pub loopback: bool,
+    /// How it came.
+    pub via: Via,
+}
+
+/// The link a packet came by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Via {
+    /// Our own loopback: trusted.
+    Lo,
+    /// The segment.
+    Segment,
+    /// The uplink.
+    Uplink,
 }
 
 /// Does what was put off while locks were held, until nothing is left: frames in our own ring, bells, wake-ups.

@@ -115,6 +115,17 @@ pub fn ring(cx: &Cx<'_>, seat: &Seat) -> bool {
     true
 }
 
+/// Wakes the keeper if it sleeps: there is something to send by the uplink. No lock is held.
+pub fn ring_keeper(cx: &Cx<'_>) {
+    // The frame must be seen before the slot is looked at; the keeper arms its slot, then looks at the ring.
+    fence(SeqCst);
+    let seat = seat(cx);
+    if seat.slots[KEEPER as usize - 1].word.load(SeqCst) != AWAKE {
+        stats::bump(&cx.inst.stats.doorbells);
+        rouse(cx, seat, KEEPER, false);
+    }
+}
+
 /// Wakes a slot's thread if it sleeps (`hard`: even if one of our own has said that it will; what one instance's processes leave undone is [`bury`]'s).
 fn rouse(cx: &Cx<'_>, seat: &Seat, slot: u32, hard: bool) {
     let Some(s) = seat.slots.get((slot as usize).wrapping_sub(1)) else { return };

@@ -14,6 +14,7 @@ use super::{ping, raw, udp};
 use crate::errno::Errno;
 use crate::instance::Cx;
 use crate::net::addr::{Endpoint, Ip, Tuple};
+use crate::net::link::uplink;
 use crate::net::{Packet, iface, tcp};
 use crate::stats::bump;
 
@@ -158,7 +159,7 @@ fn error(cx: &Cx<'_>, p: &Packet<'_>) {
     let v4 = p.dst.is_v4();
     let (m, kind, code) = (p.payload, p.payload[0], p.payload[1]);
     let Some((proto, src, dst, rest)) = quoted(&m[8..], v4) else { return };
-    if !cx.facts().is_local(src) {
+    if !cx.is_local(src) {
         return;
     }
     let (errno, mut hard) = convert(v4, kind, code);
@@ -170,6 +171,9 @@ fn error(cx: &Cx<'_>, p: &Packet<'_>) {
     };
     // A path too narrow ends nothing, but a datagram was lost (__udp4_lib_err).
     hard |= mtu.is_some() && i32::from(proto) != libc::IPPROTO_TCP;
+    if let Some(mtu) = mtu.filter(|_| i32::from(proto) != libc::IPPROTO_TCP) {
+        uplink::narrowed(cx, dst, mtu);
+    }
     let mut report = Report {
         to: Endpoint::new(dst, 0),
         offender: p.src,
@@ -185,7 +189,8 @@ fn error(cx: &Cx<'_>, p: &Packet<'_>) {
     match i32::from(proto) {
         libc::IPPROTO_TCP => {
             let about = Tuple { local: Endpoint::new(src, port(0)), remote: Endpoint::new(dst, port(2)) };
-            tcp::icmp_error(cx, &about, errno, hard, mtu);
+            let seq = u32::from_be_bytes([rest[4], rest[5], rest[6], rest[7]]);
+            tcp::icmp_error(cx, &about, seq, errno, hard, mtu);
         }
         libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE => {
             let lite = i32::from(proto) == libc::IPPROTO_UDPLITE;

@@ -10,7 +10,7 @@
 use super::{frag, icmp, multicast, output, raw, udp};
 use crate::instance::Cx;
 use crate::net::addr::Ip;
-use crate::net::{Packet, iface, tcp};
+use crate::net::{Packet, Via, iface, tcp};
 use crate::stats::bump;
 
 /// Largest chain of IPv6 extension headers that is followed.
@@ -19,22 +19,22 @@ const CHAIN: usize = 8;
 /// An IP packet from a link, not yet checked beyond "it is as long as its frame": checks it (version, lengths, is it for us), reassembles, and
 /// gives it to raw sockets, TCP, UDP, ICMP. This is the network replica's one entrance.
 #[inline]
-pub fn input(cx: &Cx<'_>, ip: &[u8], loopback: bool) {
-    packet(cx, ip, loopback, 0);
+pub fn input(cx: &Cx<'_>, ip: &[u8], via: Via) {
+    packet(cx, ip, via, 0);
 }
 
-fn packet(cx: &Cx<'_>, ip: &[u8], loopback: bool, fragment: u16) {
-    let Some(p) = parse(ip, loopback) else {
+fn packet(cx: &Cx<'_>, ip: &[u8], via: Via, fragment: u16) {
+    let Some(p) = parse(ip, via) else {
         bump(&cx.inst.stats.ip_in_errors);
         return;
     };
     // A martian: nobody else can send from our loopback or from a group (ip_route_input_slow).
-    if !loopback && (p.src.is_loopback() || p.dst.is_loopback()) || p.src.is_multicast() {
+    if via != Via::Lo && (p.src.is_loopback() || p.dst.is_loopback()) || p.src.is_multicast() {
         bump(&cx.inst.stats.ip_in_addr_errors);
         return;
     }
     let ifindex = ifindex(cx, &p);
-    let one = !p.dst.is_multicast() && cx.facts().is_local(p.dst);
+    let one = !p.dst.is_multicast() && cx.is_local(p.dst);
     let ours =
         one || if p.dst.is_multicast() { multicast::joined(cx, p.dst, ifindex) } else { p.dst.is_v4() && iface::is_broadcast(cx, p.dst) };
     if !ours {
@@ -44,7 +44,7 @@ fn packet(cx: &Cx<'_>, ip: &[u8], loopback: bool, fragment: u16) {
     if let Some(piece) = piece(&p) {
         if fragment == 0 {
             // What comes out is whole: it cannot come here again.
-            frag::add(cx, &piece, |whole, largest| packet(cx, whole, loopback, largest.max(1)));
+            frag::add(cx, &piece, |whole, largest| packet(cx, whole, via, largest.max(1)));
         }
         return;
     }
@@ -53,7 +53,9 @@ fn packet(cx: &Cx<'_>, ip: &[u8], loopback: bool, fragment: u16) {
 
 /// The interface a packet came in on, as applications see it: what we send to an IPv4 address of our own comes in on `lo`.
 fn ifindex(cx: &Cx<'_>, p: &Packet<'_>) -> u32 {
-    if !p.loopback {
+    if p.via == Via::Uplink {
+        iface::UP
+    } else if p.via == Via::Segment {
         iface::ETH
     } else if p.src.is_loopback() || p.dst.is_loopback() || p.dst.is_v4() && !p.dst.is_multicast() && !iface::is_broadcast(cx, p.dst) {
         iface::LO
@@ -117,7 +119,7 @@ fn word(b: &[u8], at: usize) -> usize {
 }
 
 /// Splits a packet; `None` if its headers make no sense.
-pub fn parse(ip: &[u8], loopback: bool) -> Option<Packet<'_>> {
+pub fn parse(ip: &[u8], via: Via) -> Option<Packet<'_>> {
     match ip.first()? >> 4 {
         4 => {
             let head = usize::from(ip[0] & 15) * 4;
@@ -137,7 +139,7 @@ pub fn parse(ip: &[u8], loopback: bool) -> Option<Packet<'_>> {
                 tos: ip[1],
                 ip: &ip[..total],
                 payload: &ip[head..total],
-                loopback,
+                via,
             })
         }
         6 => {
@@ -175,7 +177,7 @@ pub fn parse(ip: &[u8], loopback: bool) -> Option<Packet<'_>> {
                 return None;
             }
             let tos = (ip[0] << 4) | (ip[1] >> 4);
-            Some(Packet { src, dst, proto: next, ttl: ip[7], tos, ip, payload: &ip[at..], loopback })
+            Some(Packet { src, dst, proto: next, ttl: ip[7], tos, ip, payload: &ip[at..], via })
         }
         _ => None,
     }

@@ -14,6 +14,7 @@ use crate::instance::Cx;
 use crate::net::addr::Ip;
 use crate::net::iface;
 use crate::net::link::tx::{self, Hop, Refused};
+use crate::net::link::uplink;
 use crate::stats::bump;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -147,7 +148,10 @@ pub(crate) fn way(cx: &Cx<'_>, src: Ip, dst: Ip, device: u32) -> Result<Hop> {
     if device == iface::LO {
         return Err(Errno::ENETUNREACH);
     }
-    let hop = tx::hop(cx, src, dst);
+    let hop = match device {
+        iface::UP if class != iface::Class::Local => uplink::hop(cx, dst),
+        _ => tx::hop(cx, src, dst),
+    };
     if hop.is_err() {
         bump(&cx.inst.stats.ip_out_no_routes);
     }

@@ -107,7 +107,7 @@ pub fn plan(cx: &Cx<'_>, b: &Body, to: &Endpoint, said: &cmsg::Said) -> Result<P
     let own = b.local.ip;
     let src = match said.src {
         Some(ip) => {
-            if ip.is_v4() != v4 || !cx.facts().is_local(ip) && !b.opt.has(flag::FREEBIND) && !b.opt.has(flag::TRANSPARENT) {
+            if ip.is_v4() != v4 || !cx.is_local(ip) && !b.opt.has(flag::FREEBIND) && !b.opt.has(flag::TRANSPARENT) {
                 return Err(Errno::EINVAL);
             }
             ip
@@ -300,7 +300,7 @@ fn watched(cx: &Cx<'_>) -> bool {
 #[inline]
 fn transmit(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) -> Result<()> {
     bump(&cx.inst.stats.udp_out_datagrams);
-    if cx.facts().is_local(plan.dst.ip) && plan.device <= iface::LO && !watched(cx) && !iface::is_broadcast(cx, plan.dst.ip) {
+    if cx.is_local(plan.dst.ip) && plan.device <= iface::LO && !watched(cx) && !iface::is_broadcast(cx, plan.dst.ip) {
         let v4 = plan.dst.ip.is_v4();
         let ifindex = if v4 { iface::LO } else { iface::of_addr(cx, plan.dst.ip).unwrap_or(iface::LO) };
         let head = Head { src: plan.src, dst: plan.dst, ifindex, ttl: plan.ttl, tos: plan.tos, ..Head::default() };
@@ -324,7 +324,7 @@ fn transmit(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize
 fn wire(cx: &Cx<'_>, plan: &Plan, data: &[IoIn<'_>], skip: usize, len: usize) -> Result<bool> {
     let hop: Hop = output::way(cx, plan.src.ip, plan.dst.ip, plan.device)?;
     // Zero is "no checksum" (RFC 768; inside the host over IPv6 too): memory does not flip bits. A pcap shows true ones.
-    let summed = watched(cx) || cx.config().impair.corrupt_ppm != 0;
+    let summed = hop.leaves() || watched(cx) || cx.config().impair.corrupt_ppm != 0;
     let how = if summed { output::Sum::Pseudo(6) } else { output::Sum::None };
     let mut head = [0; HEADER];
     head[..2].copy_from_slice(&plan.src.port.to_be_bytes());

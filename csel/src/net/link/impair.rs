@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //! **Purpose.** `--impair drop=1%,dup=1%,reorder=1%,corrupt=0.1%,delay=200us,seed=7` shows what a program, and csel's own TCP, do on a bad network.
-//! **How it works.** Every frame the instance sends (on `eth0` and `lo`) passes [`pass`] when it is committed. One stream of pseudo-random numbers,
+//! **How it works.** Every frame the instance sends passes [`pass`] when it is committed; so does what comes in by the uplink, where nobody else would spoil it. One stream of pseudo-random numbers,
 //! from the seed, decides: the same traffic meets the same fate. A swapped frame is kept aside until the next one was sent, or a millisecond;
 //! delayed frames lie in a ring in the arena until they are due. The timer [`crate::net::timer::Owner::Link`] calls [`release`].
 //! **Limits.** One frame can be aside; 4 MiB can be delayed; what does not fit, here or in the receiver's ring, is lost.
@@ -52,7 +52,7 @@ struct Wire {
 pub struct Target {
     /// The port, or [`tx::Hop::FLOOD`].
     pub port: u16,
-    /// To `lo`.
+    /// To `lo`; with [`tx::Hop::UP`]: it came in there.
     pub lo: bool,
     /// A flood comes back to us too.
     pub echo: bool,
@@ -146,6 +146,9 @@ fn emit(cx: &Cx<'_>, delay_us: u32, to: Target, frame: &[u8]) -> Option<Nanos> {
 /// Copies a frame to where it goes; a full ring loses it.
 fn deliver(cx: &Cx<'_>, to: Target, frame: &[u8]) {
     let link = &cx.inst.net.link;
+    if to.port == tx::Hop::UP {
+        return super::uplink::pass(cx, to.lo, frame);
+    }
     if to.port == tx::Hop::FLOOD {
         tx::flood(cx, frame);
     }

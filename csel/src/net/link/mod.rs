@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //! **Purpose.** From an IP packet to the receiving instance's ring ([`tx`]), and from the own ring to the replica's entrance ([`rx`]).
-//! **How it works.** There are two links: `eth0`, a port of a [`segment`], and `lo`, which is a ring of the same kind in the instance's own arena
+//! **How it works.** There are two links, and a third if asked for (`eth1`, the [`uplink`]): `eth0`, a port of a [`segment`], and `lo`, which is a ring of the same kind in the instance's own arena
 //! (no other instance can write there, so what comes from it is trusted to be our own). [`join`] finds a port, a name and addresses.
 //! The thread that sends writes straight into the receiver's ring and notes the receiver in [`tx::Kicks`]; [`settle`], when no lock is held any
 //! more, wakes whoever sleeps there ([`crate::net::wait`]), and drains the own loopback. One thread at a time drains an
@@ -27,6 +27,7 @@ pub mod route;
 pub mod rx;
 pub mod segment;
 pub mod tx;
+pub mod uplink;
 
 /// Link state of the instance.
 #[repr(C)]
@@ -50,6 +51,8 @@ pub struct State {
     pcap: pcap::State,
     /// Frames on a bad link.
     impair: impair::State,
+    /// The way out of the host.
+    pub uplink: uplink::State,
     /// Frames to ourselves.
     lo: Ring<{ segment::RING }>,
 }

@@ -2,13 +2,14 @@
 //!
 //! # Theory of operation
 //! **Purpose.** [`hop`]: ourselves, a port of the segment, all of them, or nowhere.
-//! **How it works.** Own addresses and 127/8, ::1 are loopback. Broadcast and multicast flood. Everything else must be in the prefix of one of our
-//! addresses (there is no router on a segment) and is looked up in the segment's ports; the answer is kept in a small cache in the arena that
+//! **How it works.** Own addresses and 127/8, ::1 are loopback. Broadcast and multicast flood. What is in the prefix of one of our addresses on the segment
+//! is looked up in the segment's ports (there is no router on a segment); all else goes out by the [`uplink`], if there is one. A port's answer is kept in a small cache in the arena that
 //! is good as long as [`super::segment::Header::changes`] stays. A [`Hop`] may be kept: sending over one whose port changed hands fails with
 //! [`Refused::Gone`](super::tx::Refused::Gone), and the keeper of the hop asks again.
 //! **Limits.** 256 cached addresses. **Locks.** None: entries are read under a sequence count, and written by whoever gets it.
 //! **Failure.** ENETUNREACH, EHOSTUNREACH, EINVAL (a loopback source for a packet that leaves), as ip(7) has them.
 use super::segment::{Port, halves};
+use super::uplink;
 use crate::arena::Shared;
 use crate::errno::{Errno, Result};
 use crate::instance::Cx;
@@ -23,7 +24,7 @@ pub const LO_MTU: u32 = 65535;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Shared, PartialEq, Eq)]
 pub struct Hop {
-    /// The receiving port (our own for loopback and own addresses), or [`Hop::FLOOD`] for broadcast and multicast.
+    /// The receiving port (our own for loopback and own addresses), [`Hop::FLOOD`] for broadcast and multicast, or [`Hop::UP`].
     pub port: u16,
     /// Over our own loopback (127/8, ::1 or an address of our own): trusted.
     pub loopback: bool,
@@ -36,6 +37,14 @@ pub struct Hop {
 impl Hop {
     /// Every port of the segment (and our own, for multicast loop).
     pub const FLOOD: u16 = u16::MAX;
+    /// Out of the host, by the uplink.
+    pub const UP: u16 = u16::MAX - 1;
+
+    /// Does it leave the host?
+    #[inline]
+    pub fn leaves(&self) -> bool {
+        self.port == Self::UP
+    }
 }
 
 /// Addresses lately looked up.
@@ -93,17 +102,22 @@ impl Cache {
 /// The next hop from `src` (which may be unspecified) to `dst`. ENETUNREACH: no route; EHOSTUNREACH: nobody on the segment has that address.
 pub fn hop(cx: &Cx<'_>, src: Ip, dst: Ip) -> Result<Hop> {
     let facts = cx.facts();
-    if dst.is_unspecified() || facts.is_local(dst) {
+    if dst.is_unspecified() || cx.is_local(dst) {
         return Ok(Hop { port: facts.port, loopback: true, generation: 0, mtu: LO_MTU });
     }
     if src.is_loopback() {
         return Err(Errno::EINVAL);
     }
+    // Who speaks from an address of the uplink means its link where the destination does not say which.
+    let linkish = dst.is_multicast() || dst == Ip::BROADCAST || dst.is_link_local6();
+    if linkish && uplink::owns(cx, src) {
+        return uplink::hop(cx, dst);
+    }
     if dst.is_multicast() || dst == Ip::BROADCAST {
         return if facts.addr_count == 0 { Err(Errno::ENETUNREACH) } else { Ok(flood(cx)) };
     }
     let Some(net) = facts.addrs().iter().find(|p| dst.matches(p.ip, p.len)) else {
-        return Err(Errno::ENETUNREACH);
+        return uplink::hop(cx, dst);
     };
     if is_broadcast(dst, net.len) {
         return Ok(flood(cx));
@@ -159,5 +173,8 @@ pub fn is_broadcast(ip: Ip, len: u8) -> bool {
 /// Does the hop still lead where it led?
 #[inline]
 pub fn is_valid(cx: &Cx<'_>, hop: &Hop) -> bool {
+    if hop.leaves() {
+        return uplink::is_current(cx, hop);
+    }
     hop.loopback || hop.port == Hop::FLOOD || cx.seg.port(hop.port).is_some_and(|p| p.life.load(Acquire) == hop.generation)
 }

@@ -14,7 +14,7 @@ use super::{pcap, tx};
 use crate::arena::{Shared, ring::Peek};
 use crate::clock::{MS, Nanos};
 use crate::instance::Cx;
-use crate::net::{dgram, tcp};
+use crate::net::{Via, dgram, tcp};
 use crate::stats::{add, bump};
 use core::sync::atomic::{Ordering::*, fence};
 
@@ -50,7 +50,8 @@ pub fn own<'a>(cx: &Cx<'a>) -> Option<&'static Port> {
 /// Is there something to drain? A few loads. A frame still being written does not count: its commit rings.
 #[inline]
 pub fn pending(cx: &Cx<'_>) -> bool {
-    lo_pending(cx) || own(cx).is_some_and(|p| p.ring.pending(cx.inst.net.link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
+    let link = &cx.inst.net.link;
+    lo_pending(cx) || link.uplink.pending() || own(cx).is_some_and(|p| p.ring.pending(link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
 }
 
 /// Is there a frame of our own?
@@ -64,7 +65,7 @@ pub fn lo_pending(cx: &Cx<'_>) -> bool {
 #[inline]
 fn anything(cx: &Cx<'_>) -> bool {
     let link = &cx.inst.net.link;
-    link.lo.holds(link.lo_head.load(Relaxed)) || own(cx).is_some_and(|p| p.ring.holds(link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
+    link.lo.holds(link.lo_head.load(Relaxed)) || link.uplink.holds() || own(cx).is_some_and(|p| p.ring.holds(link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
 }
 
 /// Is somebody draining just now? Whoever it is looks at the rings again when done, so a thread that finds [`pending`] and the token taken may
@@ -96,7 +97,7 @@ pub fn drain(cx: &Cx<'_>) -> bool {
         if link.blocked.load(Relaxed) != 0 {
             link.blocked.store(0, Relaxed);
         }
-        let done = port(cx, &mut token) | lo(cx, &mut token);
+        let done = port(cx, &mut token) | lo(cx, &mut token) | up(cx);
         drop(token);
         any |= done;
         fence(SeqCst);
@@ -235,7 +236,7 @@ fn lo(cx: &Cx<'_>, token: &mut Token) -> bool {
             Peek::Frame { frame, span, .. } => {
                 token.stuck_since = 0;
                 if let Some(ip) = frame.get(ETHERNET..) {
-                    dgram::input(cx, ip, true);
+                    dgram::input(cx, ip, Via::Lo);
                 }
                 link.lo.advance(&link.lo_head, span);
             }
@@ -246,6 +247,41 @@ fn lo(cx: &Cx<'_>, token: &mut Token) -> bool {
         tx::room_again(cx, p, link.lo.used());
     }
     moved
+}
+
+/// Drains what came by the uplink. The keeper alone writes there; if it died writing, the next one begins behind that.
+fn up(cx: &Cx<'_>) -> bool {
+    let (up, stats) = (&cx.inst.net.link.uplink, &cx.inst.stats);
+    if !up.is_on() {
+        return false;
+    }
+    let from = up.head.load(Relaxed);
+    let (mut frames, mut bytes) = (0, 0);
+    for _ in 0..BATCH {
+        match up.inn.peek(&up.head) {
+            Peek::Empty => break,
+            Peek::Bad => {}
+            Peek::Busy { tid, span, .. } => {
+                if crate::gate::thread_exists(tid) {
+                    break;
+                }
+                up.inn.advance(&up.head, span);
+            }
+            Peek::Frame { frame, span, .. } => {
+                frames += 1;
+                bytes += frame.len() as u64;
+                if let Some(ip) = frame.get(ETHERNET..) {
+                    dgram::input(cx, ip, Via::Uplink);
+                }
+                up.inn.advance(&up.head, span);
+            }
+        }
+    }
+    if frames != 0 {
+        add(&stats.frames_in, frames);
+        add(&stats.bytes_in, bytes);
+    }
+    up.head.load(Relaxed) != from
 }
 
 /// The next frame is still being written by `tid`. True: give it up.
@@ -277,7 +313,7 @@ fn ethernet(cx: &Cx<'_>, frame: &[u8], mac: [u8; 6]) {
         return;
     }
     match (u16::from_be_bytes([header[12], header[13]]), ip.first().map(|b| b >> 4)) {
-        (0x0800, Some(4)) | (0x86dd, Some(6)) => dgram::input(cx, ip, false),
+        (0x0800, Some(4)) | (0x86dd, Some(6)) => dgram::input(cx, ip, Via::Segment),
         _ => bump(&cx.inst.stats.frames_bad),
     }
 }

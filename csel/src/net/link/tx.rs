@@ -10,6 +10,7 @@
 //! **See also.** [`crate::arena::ring`].
 use super::impair::{self, Target};
 use super::pcap;
+use super::uplink;
 use super::rx::ETHERNET;
 use super::segment::{PORTS, Port, RING};
 use crate::arena::ring::Slot;
@@ -44,6 +45,9 @@ pub fn reserve<'a>(cx: &Cx<'a>, hop: &Hop, len: usize) -> Result<Frame<'a>, Refu
     let seg: &'static super::segment::Segment = cx.seg;
     let (mine, whole, tid) = (cx.facts().port, len + ETHERNET, cx.me.tid);
     let frame = |slot| Frame { slot, hop: *hop, echo: true };
+    if hop.leaves() {
+        return uplink::reserve(cx, hop, whole).map(frame);
+    }
     if hop.loopback || hop.port == Hop::FLOOD {
         let first = inst.net.link.lo.reserve(tid, whole, 0);
         return match first.or_else(|| again(cx, mine, || inst.net.link.lo.reserve(tid, whole, 0))) {
@@ -142,6 +146,10 @@ impl Frame<'_> {
     #[inline]
     fn deliver(mut self, cx: &Cx<'_>) {
         let port = self.hop.port;
+        if self.hop.leaves() {
+            self.slot.commit();
+            return cx.kicks.note_out();
+        }
         if port == Hop::FLOOD {
             flood(cx, self.slot.bytes());
             if !self.echo {
@@ -162,7 +170,8 @@ impl Frame<'_> {
         let (hop, extras) = (self.hop, super::extras(cx));
         let to = Target { port: hop.port, lo: hop.loopback, echo: self.echo, life: hop.generation };
         let bytes = self.slot.bytes();
-        if extras & super::TAPPED != 0 {
+        // What leaves by the uplink is tapped by the keeper, who knows the Ethernet addresses.
+        if extras & super::TAPPED != 0 && !hop.leaves() {
             pcap::tap(cx, if hop.loopback { pcap::LO } else { pcap::ETH }, pcap::OUT, bytes);
         }
         if extras & super::IMPAIRED != 0 {
@@ -202,6 +211,8 @@ pub struct Kicks {
     any: Cell<bool>,
     /// A frame of this call went to our own loopback.
     pub(super) looped: Cell<bool>,
+    /// The keeper has something to send by the uplink.
+    out: Cell<bool>,
     ports: [Cell<u64>; PORTS / 64],
 }
 
@@ -215,6 +226,13 @@ impl Kicks {
         }
     }
 
+    /// There is something new in the uplink's ring.
+    #[inline]
+    pub fn note_out(&self) {
+        self.out.set(true);
+        self.any.set(true);
+    }
+
     /// Wakes their leaders. No lock is held.
     #[inline]
     pub fn ring(&self, cx: &Cx<'_>) {
@@ -225,6 +243,9 @@ impl Kicks {
 
     fn ring_all(&self, cx: &Cx<'_>) {
         self.any.set(false);
+        if self.out.replace(false) {
+            wait::ring_keeper(cx);
+        }
         for (i, word) in self.ports.iter().enumerate() {
             let mut bits = word.replace(0);
             while bits != 0 {

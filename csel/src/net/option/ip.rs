@@ -77,8 +77,8 @@ pub(super) fn get(cx: &Cx<'_>, s: &Held, name: i32, out: &mut [u8]) -> Result<us
             }
         }
         MTU => {
-            let device = super::peer_device(cx, s)?;
-            if device == iface::LO { 65535 } else { cx.facts().mtu as i32 }
+            let (device, peer) = super::peer_device(cx, s)?;
+            if device == iface::LO { 65535 } else { iface::mtu_to(cx, peer, device) as i32 }
         }
         libc::IP_MULTICAST_IF => return bytes(out, &o.multicast_addr.0[12..]),
         IP_OPTIONS_ => return Ok(0),

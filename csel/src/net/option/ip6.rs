@@ -111,13 +111,13 @@ pub(super) fn get(cx: &Cx<'_>, s: &Held, name: i32, out: &mut [u8]) -> Result<us
         }
         CHECKSUM if raw => o.checksum,
         MTU => {
-            let device = super::peer_device(cx, s)?;
-            if device == iface::LO { iface::LO_MTU as i32 } else { cx.facts().mtu as i32 }
+            let (device, peer) = super::peer_device(cx, s)?;
+            if device == iface::LO { iface::LO_MTU as i32 } else { iface::mtu_to(cx, peer, device) as i32 }
         }
         PATHMTU if out.len() < 32 => return Err(Errno::EINVAL),
         PATHMTU => {
-            let device = super::peer_device(cx, s)?;
-            let mtu = if device == iface::LO { iface::LO_MTU } else { cx.facts().mtu };
+            let (device, peer) = super::peer_device(cx, s)?;
+            let mtu = if device == iface::LO { iface::LO_MTU } else { iface::mtu_to(cx, peer, device) };
             let mut b = [0; 32];
             b[28..].copy_from_slice(&mtu.to_ne_bytes());
             return bytes(out, &b);

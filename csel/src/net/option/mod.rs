@@ -303,14 +303,14 @@ fn listens(cx: &Cx<'_>, s: &Held) -> bool {
     super::port::is_listening(cx, s.id())
 }
 
-/// The interface a connected socket's packets leave by; ENOTCONN.
-fn peer_device(cx: &Cx<'_>, s: &Held) -> Result<u32> {
+/// The interface a connected socket's packets leave by, and whom they go to; ENOTCONN.
+fn peer_device(cx: &Cx<'_>, s: &Held) -> Result<(u32, Ip)> {
     let peer = match s.kind() {
         Kind::Tcp => tcp::peer(cx, s),
         _ => dgram::peer(cx, s),
     }
     .map_err(|_| Errno::ENOTCONN)?;
-    Ok(iface::of_addr(cx, peer.ip).map_or(iface::ETH, |_| iface::LO))
+    Ok((iface::device_to(cx, peer.ip), peer.ip))
 }
 
 /// getsockopt(2): writes at most `out.len()` bytes of the value; the bytes written. All levels; TCP's own come from [`super::tcp::getsockopt`].

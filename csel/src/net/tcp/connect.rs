@@ -50,14 +50,11 @@ fn group(ip: Ip) -> bool {
 }
 
 /// The address a connection to `dst` comes from, if nobody says.
-fn source(cx: &Cx<'_>, dst: Ip) -> Result<Ip> {
+fn source(cx: &Cx<'_>, dst: Ip, device: u32) -> Result<Ip> {
     if dst.is_loopback() {
         return Ok(if dst.is_v4() { Ip::LOOPBACK4 } else { Ip::LOOPBACK6 });
     }
-    let own = cx.facts().addrs();
-    let family = || own.iter().filter(|a| a.ip.is_v4() == dst.is_v4());
-    let best = family().find(|a| a.ip == dst).or_else(|| family().find(|a| dst.matches(a.ip, a.len))).or_else(|| family().next());
-    best.map(|a| a.ip).ok_or(Errno::ENETUNREACH)
+    iface::source(cx, dst, device)
 }
 
 /// Ring sizes from SO_RCVBUF and SO_SNDBUF, and all else of SOL_SOCKET that TCP looks at.
@@ -128,7 +125,9 @@ fn begin(cx: &Cx<'_>, n: u32, s: &Held, i: &mut Inner, to: &Endpoint) -> Result<
     if s.is_v6() && to.ip.is_v4() && s.options.lock(cx.me).v6only {
         return Err(Errno::ENETUNREACH);
     }
-    let from = if i.local.ip.is_unspecified() || group(i.local.ip) { source(cx, to.ip)? } else { i.local.ip };
+    let bound = s.options.lock(cx.me).device;
+    let device = if bound == iface::UP || bound == 0 && to.ip.is_link_local6() && to.scope == iface::UP { iface::UP } else { 0 };
+    let from = if i.local.ip.is_unspecified() || group(i.local.ip) { source(cx, to.ip, device)? } else { i.local.ip };
     if from.is_v4() != to.ip.is_v4() {
         return Err(if from.is_v4() { Errno::ENETUNREACH } else { Errno::EINVAL });
     }

@@ -21,6 +21,7 @@ use crate::errno::Errno;
 use crate::fd::{Held, Sock};
 use crate::instance::Cx;
 use crate::net::addr::{Endpoint, Ip, Tuple};
+use crate::net::link::route;
 use crate::net::link::tx::{self, Hop};
 use crate::net::option::Options;
 use crate::net::port::{self, Space, Ticket};
@@ -281,12 +282,31 @@ fn repair(cx: &Cx<'_>, n: u32, i: &mut Inner) {
 
 /// The next hop, looked up again if the last one is gone.
 pub(super) fn hop(cx: &Cx<'_>, i: &mut Inner) -> Option<Hop> {
+    if i.hop.leaves() && !route::is_valid(cx, &i.hop) {
+        i.hop_ok = false;
+    }
     if !i.hop_ok {
+        let before = i.hop.mtu;
         i.hop = tx::hop(cx, i.tuple.local.ip, i.tuple.remote.ip).ok()?;
         i.hop_ok = true;
         i.times.stranded_since = 0;
+        if i.hop.mtu != before {
+            resize(cx, i);
+        }
     }
     Some(i.hop)
+}
+
+/// The way to the peer has another MTU: segments are cut to it from now on. What is on its way and too long is sent again by the timer.
+#[cold]
+fn resize(cx: &Cx<'_>, i: &mut Inner) {
+    let (hop, now) = (i.hop, cx.now());
+    let most = (hop.mtu as usize).saturating_sub(ip_header(i.tuple.local.ip.is_v4()) + 20).min(usize::from(u16::MAX)) as u16;
+    let Inner { engine, meter, tuple, .. } = i;
+    meter.path_mss = most;
+    if let Some(e) = engine.get_mut() {
+        e.remake(&mut Port::new(cx, &hop, meter, 0), now, tuple.local.ip.wire());
+    }
 }
 
 /// Makes the engine of a flow whose tuple and hop are set.
@@ -298,6 +318,7 @@ pub(super) fn start(cx: &Cx<'_>, n: u32, i: &mut Inner) {
     // RFC 6528, with Linux's clock of 64 ns.
     let isn = (demux::hash(&w, demux::seed(cx).rotate_left(17)) as u32).wrapping_add((now >> 6) as u32);
     let hop = i.hop;
+    let leaves = hop.leaves().then_some(!i.opts.nodelay);
     let Inner { meter, engine, tuple, rx_size, tx_size, tx_limit, tx_high, rx_high, opts, .. } = i;
     // What the ring's last user touched stays dirty until this one is done: no page is given back and taken again.
     (*rx_high, *tx_high) = ((*rx_high).min(PAGE as u32), (*tx_high).min(PAGE as u32));
@@ -305,7 +326,7 @@ pub(super) fn start(cx: &Cx<'_>, n: u32, i: &mut Inner) {
     let rings = ((*rx_size as usize).clamp(PAGE, ROOM), (*tx_size as usize).clamp(PAGE / 2, ROOM));
     (*rx_size, *tx_size) = (rings.0 as u32, rings.1 as u32);
     *tx_limit = *tx_size;
-    let e = Engine::new(&mut port, now, tuple.local.ip.wire(), isn, &cx.inst.buffers, n as usize - 1, rings);
+    let e = Engine::new(&mut port, now, tuple.local.ip.wire(), isn, &cx.inst.buffers, n as usize - 1, rings, leaves);
     let ttl = opts.hops();
     engine.set(e).with(|s| {
         s.set_hop_limit(Some(ttl));

@@ -43,6 +43,8 @@ pub(super) struct Meter {
     /// The largest segment the peer takes, as its SYN said (0: said nothing), and what ours said.
     pub(super) peer_mss: u16,
     pub(super) our_mss: u16,
+    /// What the way carries since its MTU changed; 0: it has not.
+    pub(super) path_mss: u16,
     /// TCP_MAXSEG: clamps both; 0 for none.
     pub(super) clamp: u16,
     /// Retransmitted segments in all, and since the last progress.
@@ -277,6 +279,7 @@ impl Meter {
     pub(super) fn mss(&self) -> usize {
         let peer = if self.peer_mss == 0 { 536 } else { usize::from(self.peer_mss).max(48) };
         let own = if self.our_mss == 0 { usize::MAX } else { usize::from(self.our_mss) };
-        peer.min(own)
+        let path = if self.path_mss == 0 { usize::MAX } else { usize::from(self.path_mss) };
+        peer.min(own).min(path)
     }
 }

@@ -167,13 +167,25 @@ pub fn option_changed(cx: &Cx<'_>, s: &Held) {
 pub fn input(cx: &Cx<'_>, p: &Packet<'_>) {
     input::input(cx, p);
 }
-/// An ICMP error about a segment we sent; `mtu` with "fragmentation needed"/"packet too big".
-pub fn icmp_error(cx: &Cx<'_>, about: &super::addr::Tuple, e: Errno, hard: bool, mtu: Option<u32>) {
+/// An ICMP error about a segment we sent, with sequence number `seq`; `mtu` with "fragmentation needed"/"packet too big".
+pub fn icmp_error(cx: &Cx<'_>, about: &super::addr::Tuple, seq: u32, e: Errno, hard: bool, mtu: Option<u32>) {
     let w = demux::words(about);
     let Some((n, f)) = demux::find(cx, &w) else { return };
     let mut i = flow::lock(cx, n, f);
-    if !f.key.is(&w) || mtu.is_some() {
+    if !f.key.is(&w) {
+        return;
+    }
+    // RFC 5927 4.1: who does not know what is on its way has not seen it.
+    let m = &i.meter;
+    if i.hop.leaves() && i.phase != flow::Phase::Connecting && (meter::before(seq, m.snd_una) || meter::before(m.snd_nxt, seq)) {
+        return;
+    }
+    if let Some(mtu) = mtu {
         // Links inside the host have one MTU.
+        if i.hop.leaves() {
+            super::link::uplink::narrowed(cx, about.remote.ip, mtu);
+            flow::drive(cx, n, &mut i, true);
+        }
         return;
     }
     // RFC 5461: what may pass does not end a connection, but says why it ended if it does.

@@ -6,12 +6,14 @@
 //! not, in order), the right room is taken instead, and if that fails the segment is lost as on any wire.
 //! **How it works.** On its way out a segment is seen by the meter and corrected: the window one unit narrower than smoltcp says (its rounding
 //! can take back up to 15 bytes of what it announced, which costs a retransmission), TCP_MAXSEG in a SYN, the TOS byte, the IPv4 checksum.
-//! TCP checksums are not computed: the ring is memory, links that leave the host complete them.
+//! TCP checksums are computed for what leaves the host; the rings inside it are memory. There the engine also minds congestion, so that nobody can
+//! foretell its segments: only that the longest would find room is asked.
 //! **Locks.** The flow's. **Failure.** [`Port::full`], [`Port::gone`] tell the flow to try again later.
 use super::meter::{ACK, Meter, RST, SYN, Segment, options};
 use crate::instance::Cx;
 use crate::net::addr::{Ip, Tuple};
 use crate::net::link::tx::{Frame, Hop, Refused, reserve};
+use crate::net::link::uplink;
 use crate::stats::bump;
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
@@ -81,7 +83,7 @@ impl<'a, 'c> Port<'a, 'c> {
             ip[at + 14..at + 16].copy_from_slice(&s.window.to_be_bytes());
         }
         mark(ip, v4, self.tos);
-        sum_up(self.cx, ip, at);
+        sum_up(self.cx, self.hop, ip, at);
         let again = self.meter.sent(&s, self.cx.now());
         self.sent += 1;
         let stats = &self.cx.inst.stats;
@@ -121,10 +123,10 @@ fn ends(ip: &[u8]) -> (smoltcp::wire::IpAddress, smoltcp::wire::IpAddress) {
     if ip[0] >> 4 == 4 { (at(12, 4), at(16, 4)) } else { (at(8, 16), at(24, 16)) }
 }
 
-/// On a link that spoils frames on purpose a segment has a checksum; else zero stands for "none", as in UDP: memory does not flip bits.
+/// What leaves the host has a checksum, and what goes by a link that spoils frames on purpose; else zero stands for "none", as in UDP: memory does not flip bits.
 #[inline]
-fn sum_up(cx: &Cx<'_>, ip: &mut [u8], at: usize) {
-    if cx.config().impair.corrupt_ppm != 0 {
+fn sum_up(cx: &Cx<'_>, hop: &Hop, ip: &mut [u8], at: usize) {
+    if hop.leaves() || cx.config().impair.corrupt_ppm != 0 {
         let (src, dst) = ends(ip);
         TcpPacket::new_unchecked(&mut ip[at..]).fill_checksum(&src, &dst);
     }
@@ -140,7 +142,7 @@ pub(super) fn is_whole(src: Ip, dst: Ip, tcp: &[u8]) -> bool {
 pub(super) fn capabilities(mtu: u32) -> DeviceCapabilities {
     let mut caps = DeviceCapabilities::default();
     caps.medium = Medium::Ip;
-    caps.max_transmission_unit = (mtu as usize).clamp(576, 65535);
+    caps.max_transmission_unit = (mtu as usize).clamp(552, 65535);
     caps.max_burst_size = None;
     caps.checksum = ChecksumCapabilities::ignored();
     caps.checksum.ipv4 = Checksum::None;
@@ -219,6 +221,10 @@ impl<'a, 'c> Device for Port<'a, 'c> {
         if self.mute {
             return Some(Tx { port: self, frame: None });
         }
+        if self.hop.leaves() {
+            self.full = !uplink::has_room(self.cx, self.hop.mtu as usize);
+            return if self.full { None } else { Some(Tx { port: self, frame: None }) };
+        }
         match reserve(self.cx, self.hop, self.guess) {
             Ok(frame) => Some(Tx { port: self, frame: Some(frame) }),
             Err(refused) => {
@@ -249,7 +255,7 @@ pub(super) fn emit(cx: &Cx<'_>, hop: &Hop, t: &Tuple, s: &Segment, ttl: u8, tos:
     tcp[13] = s.flags;
     tcp[14..16].copy_from_slice(&s.window.to_be_bytes());
     mark(ip, v4, tos);
-    sum_up(cx, ip, at);
+    sum_up(cx, hop, ip, at);
     frame.commit(cx);
     bump(&cx.inst.stats.tcp_out_segs);
     if s.has(RST) {

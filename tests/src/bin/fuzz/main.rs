@@ -24,6 +24,7 @@ use csel_core::call::socket::{self, Accept, Connect};
 use csel_core::call::{Outcome, RecvMsg, SendMsg, io as calls};
 use csel_core::fd::Held;
 use csel_core::gate::user::{IoIn, IoOut};
+use csel_core::net::Via;
 use csel_core::net::addr::Ip;
 use csel_core::net::{dgram, link::segment::Segment};
 use csel_core::testing::{Host, World};
@@ -261,7 +262,7 @@ fn packets(r: &mut Rng) {
         }
         let p = scene.packet(r);
         let (to, loopback) = (r.below(2), r.one_in(8));
-        scene.w.hosts[to].call(|cx| dgram::input(cx, &p, loopback));
+        scene.w.hosts[to].call(|cx| dgram::input(cx, &p, if loopback { Via::Lo } else { Via::Segment }));
         if r.one_in(4) {
             scene.settle();
         }

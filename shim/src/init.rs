@@ -12,7 +12,7 @@
 //! **Locks.** [`STATE`] lets one thread at a time found or attach. **Failure.** Exit status 125 and a message; EMFILE, ENOMEM if the arena cannot be had.
 //! **See also.** [`csel_core::arena::found`], [`csel_core::net::link::join`].
 use crate::fdguard::{self, PLACES, Which};
-use crate::{enter, ret, shadow, signal, table, trace};
+use crate::{enter, ret, shadow, signal, table, trace, uplink};
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::Write as _;
@@ -24,6 +24,7 @@ use csel_core::gate;
 use csel_core::instance::{Env, Instance};
 use csel_core::net::link::join::{self, JoinError};
 use csel_core::net::link::segment::Segment;
+use csel_core::sync::Me;
 use libc::{c_char, c_int};
 
 /// What a program that could not get its network exits with.
@@ -38,13 +39,13 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 /// 0: no instance in this process; 1: a thread is at it; 2: there is one; 3: none can be had.
 static STATE: AtomicU32 = AtomicU32::new(0);
 
-struct Kept(UnsafeCell<(Config, Path, Name)>);
+struct Kept(UnsafeCell<(Config, Path, Name, Path)>);
 // SAFETY: written by the constructor, only read afterwards.
 unsafe impl Sync for Kept {}
-static KEPT: Kept = Kept(UnsafeCell::new((Config::DEFAULT, Str::EMPTY, Name::EMPTY)));
+static KEPT: Kept = Kept(UnsafeCell::new((Config::DEFAULT, Str::EMPTY, Name::EMPTY, Str::EMPTY)));
 
-/// The options, the directory of segments and the program's name.
-fn kept() -> &'static (Config, Path, Name) {
+/// The options, the directory of segments, the program's name, and where passt is if it is wanted.
+fn kept() -> &'static (Config, Path, Name, Path) {
     // SAFETY: see Kept.
     unsafe { &*KEPT.0.get() }
 }
@@ -101,7 +102,7 @@ unsafe extern "C" fn start(_argc: c_int, argv: *const *const c_char, envp: *cons
     // SAFETY: as above; argv[0] may be missing.
     let argv0 = unsafe { argv.as_ref().and_then(|a| a.as_ref()).map_or(&b""[..], |a| CStr::from_ptr(a).to_bytes()) };
     // SAFETY: constructors run alone.
-    unsafe { *KEPT.0.get() = (config, dir, Name::of_program(argv0)) };
+    unsafe { *KEPT.0.get() = (config, dir, Name::of_program(argv0), uplink::find_passt(&config, look_up("PATH"))) };
     trace_to(&config);
     let fresh = !find_family() && !begin_family();
     if fresh {
@@ -144,7 +145,7 @@ unsafe fn variable(envp: *const *const c_char, name: &str) -> Option<&'static [u
 }
 
 /// Ends the program: it must not run with another network than it was told to.
-fn refuse(why: core::fmt::Arguments<'_>) -> ! {
+pub(crate) fn refuse(why: core::fmt::Arguments<'_>) -> ! {
     let mut text = Str::<500>::EMPTY;
     let _ = write!(text, "{why}");
     ret::say(&["csel: ", text.as_str()]);
@@ -262,6 +263,7 @@ fn establish() -> Result<()> {
         keep();
         // It watches us from now on.
         let _ = enter::with_cx(csel_core::net::wait::knock);
+        uplink::await_it();
     }
     r
 }
@@ -286,9 +288,9 @@ pub(crate) fn after_fork() {
 fn begin() -> Result<()> {
     let fd = fdguard::get(Which::Arena);
     let inst = found::open(fd).inspect_err(|&e| ret::say(&["csel: ", found::explain(e)]))?;
-    let (config, dir, program) = kept();
+    let (config, dir, program, passt) = kept();
     loop {
-        let seg = found_or_open(inst, config, dir, program)?;
+        let seg = found_or_open(inst, config, dir, program, passt)?;
         // Between the two the last of the others may have left, and its keeper with it.
         let entered = found::attach(inst, || {
             if !join::holds(seg, fdguard::get(Which::Segment), inst.facts.get()) && !inst.procs.anyone() {
@@ -309,11 +311,12 @@ fn begin() -> Result<()> {
 }
 
 /// Founds the instance, or finds the segment of the one that is there.
-fn found_or_open(inst: &'static Instance, config: &Config, dir: &Path, program: &Name) -> Result<&'static Segment> {
+fn found_or_open(inst: &'static Instance, config: &Config, dir: &Path, program: &Name, passt: &Path) -> Result<&'static Segment> {
     let mut joined = None;
     let came = found::found(inst, || {
         let j = join::join(dir, config, program).map_err(Box::new)?;
         inst.net.link.begin(j.seg, j.facts.port);
+        inst.net.link.uplink.begin(&Me::ask(), &j.facts, passt);
         inst.header.uid.store(gate::file::geteuid(), Relaxed);
         let facts = j.facts;
         joined = Some((j.seg, j.fd));

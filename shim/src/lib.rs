@@ -31,6 +31,7 @@ mod shadow;
 mod signal;
 mod table;
 mod trace;
+mod uplink;
 mod user;
 mod wait;
 mod watches;

@@ -20,6 +20,7 @@ pub(crate) mod kernel;
 mod publish;
 mod relay;
 mod seat;
+mod uplink;
 
 use crate::enter::{self, clock, with_cx};
 use crate::fdguard::{self, Which};
@@ -265,6 +266,10 @@ fn begin_sources(host: &mut Host<'_>, inst: &'static Instance, dir: &Path) -> Re
     if !facts.config.publish.is_empty() {
         let source = publish::Published::begin(&host.desk(), facts)?;
         host.add(source);
+    }
+    // An uplink that cannot be had says so in the arena, where whoever waits for its address looks.
+    if let Some(uplink) = uplink::Uplink::begin(&host.desk(), clock()) {
+        host.add(uplink);
     }
     Ok(())
 }

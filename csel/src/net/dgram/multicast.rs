@@ -87,9 +87,9 @@ pub fn joined(cx: &Cx<'_>, group: Ip, ifindex: u32) -> bool {
         let g = group.0;
         let nodes = g[2..15].iter().all(|b| *b == 0) && g[15] == 1 && (g[1] == 1 || g[1] == 2);
         // ff02::1:ffXX:XXXX: the solicited-node groups of our addresses.
-        let solicited =
-            g[..13] == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff] && (cx.facts().addrs().iter().any(|p| p.ip.0[13..] == g[13..])
-                    || crate::net::link::uplink::addrs(cx).iter().any(|p| p.ip.0[13..] == g[13..]));
+        let solicited = g[..13] == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff]
+            && (cx.facts().addrs().iter().any(|p| p.ip.0[13..] == g[13..])
+                || crate::net::link::uplink::addrs(cx).iter().any(|p| p.ip.0[13..] == g[13..]));
         if nodes || solicited {
             return true;
         }

@@ -1,6 +1,7 @@
 //! Datagrams between instances and within one, under a virtual clock.
 use super::*;
 use crate::call::socket as call;
+use crate::net::Via;
 use crate::net::option;
 use crate::testing::{Host, World};
 use std::vec::Vec;
@@ -122,7 +123,7 @@ fn a_lost_piece_times_out() {
     let mut packet = vec![0; 828];
     output::header4(&mut packet, &ip, 828, 77, 0x2000);
     packet[20..].copy_from_slice(&data);
-    b.call(|cx| input(cx, &packet, false));
+    b.call(|cx| input(cx, &packet, Via::Segment));
     let fails = || b.env.inst.stats.ip_reasm_fails.load(Relaxed);
     assert_eq!(fails(), 0);
     w.advance(31 * crate::clock::SEC);
@@ -631,7 +632,7 @@ fn fuzz_packet() {
                 b[i] = rng() as u8;
             }
         }
-        h.call(|cx| input(cx, &b, rng() & 1 == 0));
+        h.call(|cx| input(cx, &b, if rng() & 1 == 0 { Via::Lo } else { Via::Segment }));
         while recv_from(h, &raw).is_ok() {}
         let _ = (recv_from(h, &s), recv_from(h, &s6));
         if round % 1000 == 0 {

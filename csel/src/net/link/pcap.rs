@@ -23,6 +23,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 pub const ETH: u32 = 0;
 /// `lo` in the file.
 pub const LO: u32 = 1;
+/// `eth1` in the file, if there is an uplink.
+pub const UP: u32 = 2;
 /// Seen coming in.
 pub const IN: u32 = 1;
 /// Seen going out.
@@ -124,16 +126,17 @@ fn make(cx: &Cx<'_>, st: &State) {
         let path = CPath::new(&cx.config().pcap, b"", b"");
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND | libc::O_CLOEXEC;
         if let Ok(fd) = gate::open(path.get(), flags, 0o644) {
-            let mut b = [0; 28 + 2 * 40];
+            let mut b = [0; 28 + 3 * 40];
+            let all = if cx.inst.net.link.uplink.is_on() { 3 } else { 2 };
             put(&mut b, &[0x0a0d_0d0a, 28, 0x1a2b_3c4d, word(1, 0), u32::MAX, u32::MAX, 28]);
-            for (i, name) in [*b"eth0", *b"lo\0\0"].iter().enumerate() {
+            for (i, name) in [*b"eth0", *b"lo\0\0", *b"eth1"].iter().enumerate().take(all) {
                 // Link type 1 (Ethernet), no snap length; if_name, if_tsresol (nanoseconds), the end.
-                let len = if i == 0 { 4 } else { 2 };
+                let len = if i == 1 { 2 } else { 4 };
                 let words =
                     [1, 40, word(1, 0), 0, word(2, len), u32::from_ne_bytes(*name), word(9, 1), u32::from_ne_bytes([9, 0, 0, 0]), 0, 40];
                 put(&mut b[28 + i * 40..], &words);
             }
-            let _ = gate::write(fd, &b);
+            let _ = gate::write(fd, &b[..28 + all * 40]);
             let _ = gate::close(fd);
         }
         st.made.store(READY, Release);

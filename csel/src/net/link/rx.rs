@@ -65,7 +65,9 @@ pub fn lo_pending(cx: &Cx<'_>) -> bool {
 #[inline]
 fn anything(cx: &Cx<'_>) -> bool {
     let link = &cx.inst.net.link;
-    link.lo.holds(link.lo_head.load(Relaxed)) || link.uplink.holds() || own(cx).is_some_and(|p| p.ring.holds(link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
+    link.lo.holds(link.lo_head.load(Relaxed))
+        || link.uplink.holds()
+        || own(cx).is_some_and(|p| p.ring.holds(link.head.load(Relaxed)) || p.room.load(Relaxed) != 0)
 }
 
 /// Is somebody draining just now? Whoever it is looks at the rings again when done, so a thread that finds [`pending`] and the token taken may

@@ -10,9 +10,9 @@
 //! **See also.** [`crate::arena::ring`].
 use super::impair::{self, Target};
 use super::pcap;
-use super::uplink;
 use super::rx::ETHERNET;
 use super::segment::{PORTS, Port, RING};
+use super::uplink;
 use crate::arena::ring::Slot;
 use crate::instance::Cx;
 use crate::net::wait;

@@ -38,9 +38,9 @@ pub mod ndp;
 pub mod neighbour;
 pub mod path;
 pub mod station;
-pub mod wire;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 /// Name servers that are remembered.
 pub const DNS: usize = 4;
@@ -76,12 +76,7 @@ pub struct Net {
 impl Net {
     /// Nothing is known yet of a link of this MTU.
     pub const fn of_mtu(mtu: u32) -> Self {
-        Self {
-            addrs: List::empty(Prefix { ip: Ip::ANY6, len: 0 }),
-            routers: [Ip::ANY4, Ip::ANY6],
-            dns: List::empty(Ip::ANY6),
-            mtu,
-        }
+        Self { addrs: List::empty(Prefix { ip: Ip::ANY6, len: 0 }), routers: [Ip::ANY4, Ip::ANY6], dns: List::empty(Ip::ANY6), mtu }
     }
 }
 
@@ -416,7 +411,7 @@ pub mod keeping {
     pub fn has_room(cx: &Cx<'_>, len: usize) -> bool {
         state(cx).inn.has_room(len)
     }
-    /// A frame that came in, for the instance.
+    /// A frame that came in, for the instance. The caller then makes progress itself: nobody is rung for it.
     pub fn deliver(cx: &Cx<'_>, frame: &[u8]) {
         if super::super::extras(cx) & super::super::IMPAIRED == 0 {
             return put(cx, frame);
@@ -431,7 +426,6 @@ pub mod keeping {
             Some(mut slot) => {
                 slot.bytes().copy_from_slice(frame);
                 slot.commit();
-                cx.kicks.note(cx.facts().port);
             }
             None => bump(&cx.inst.stats.frames_ring_full),
         }

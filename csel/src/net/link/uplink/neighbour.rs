@@ -43,8 +43,7 @@ struct Entry {
     asked_at: Nanos,
 }
 
-const NONE: Entry =
-    Entry { ip: Ip::ANY6, mac: [0; 6], used: false, known: false, confirmed_at: 0, used_at: 0, tries: 0, asked_at: 0 };
+const NONE: Entry = Entry { ip: Ip::ANY6, mac: [0; 6], used: false, known: false, confirmed_at: 0, used_at: 0, tries: 0, asked_at: 0 };
 
 #[derive(Clone, Copy, Debug)]
 struct Held {

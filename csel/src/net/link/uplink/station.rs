@@ -10,7 +10,7 @@
 //! reaches the instance is either right or has a checksum that says otherwise.
 //! **Limits.** One Ethernet, no VLANs. An address given by `ip=` is not probed. **Locks.** None.
 //! **Failure.** A neighbour that does not answer is reported to the instance by an ICMP error of its own making, as Linux's own host-unreachable is.
-//! **See also.** RFC 826, RFC 4861, RFC 5227 (announcements).
+//! **See also.** RFC 826, RFC 4861, RFC 5227 and RFC 9131 (announcements).
 use super::ndp::{self, link_address};
 use super::neighbour::{Found, Neighbours};
 use super::wire::{self, ALL_NODES, ALL_ROUTERS, ETHERNET, EVERYBODY, Frame, LINK_LOCAL, Mac, Wire, eui64, solicited};
@@ -89,8 +89,7 @@ impl Station {
         if self.first_at == 0 && net.addrs.iter().any(|p| !p.ip.is_link_local6()) {
             self.first_at = now.max(1);
         }
-        let v4 = |n: &Net| n.addrs.iter().filter(|p| p.ip.is_v4()).map(|p| p.ip).next();
-        self.announce |= v4(&net).is_some() && v4(&net) != v4(&self.net);
+        self.announce |= net.addrs.iter().any(|p| !self.is_ours(p.ip));
         self.net = net;
     }
 
@@ -301,7 +300,9 @@ impl Station {
 
     fn arp(&mut self, now: Nanos, packet: &[u8], wire: &mut impl Wire) {
         let repr = ArpPacket::new_checked(packet).and_then(|p| ArpRepr::parse(&p));
-        let Ok(ArpRepr::EthernetIpv4 { operation, source_hardware_addr: mac, source_protocol_addr: from, target_protocol_addr: to, .. }) = repr
+        let Ok(ArpRepr::EthernetIpv4 {
+            operation, source_hardware_addr: mac, source_protocol_addr: from, target_protocol_addr: to, ..
+        }) = repr
         else {
             return;
         };
@@ -342,9 +343,16 @@ impl Station {
             self.gather(now);
         }
         if core::mem::take(&mut self.announce) {
-            // RFC 5227 3: whoever remembers another of this address hears of us.
-            for ip in self.net.addrs.iter().map(|p| p.ip).filter(|ip| ip.is_v4()) {
-                arp(ArpOperation::Request, (self.mac, ip), ([0; 6], ip), EVERYBODY, wire);
+            // RFC 5227 3: whoever remembers another of this address hears of us. RFC 9131: routers know us before somebody asks for us
+            // (passt learns so which address to send to).
+            for ip in self.net.addrs.iter().map(|p| p.ip) {
+                if ip.is_v4() {
+                    arp(ArpOperation::Request, (self.mac, ip), ([0; 6], ip), EVERYBODY, wire);
+                } else if !ip.is_link_local6() {
+                    let mut m = advert(ip, self.mac, false);
+                    m.bytes[4] = 0;
+                    self.icmp6(ip, ALL_ROUTERS, wire::group(ALL_ROUTERS).unwrap_or(EVERYBODY), &m, wire);
+                }
             }
         }
         if self.neighbours.next() <= now {
@@ -404,13 +412,13 @@ fn summed(p: &Packet<'_>) -> bool {
 fn complain(ip: &[u8], wire: &mut impl Wire) {
     let Some(p) = input::parse(ip, Via::Uplink) else { return };
     let v4 = p.src.is_v4();
-    let error = if v4 { p.proto == 1 && !matches!(p.payload.first(), Some(0 | 8)) } else { p.proto == ICMP6 && p.payload.first() < Some(&128) };
+    let error =
+        if v4 { p.proto == 1 && !matches!(p.payload.first(), Some(0 | 8)) } else { p.proto == ICMP6 && p.payload.first() < Some(&128) };
     if error || p.src.is_unspecified() {
         return;
     }
     let quote = &p.ip[..p.ip.len().min(540)];
-    let (proto, how, kind) =
-        if v4 { (1, output::Sum::Plain(2), [3, 1]) } else { (ICMP6, output::Sum::Pseudo(2), [1, 3]) };
+    let (proto, how, kind) = if v4 { (1, output::Sum::Plain(2), [3, 1]) } else { (ICMP6, output::Sum::Pseudo(2), [1, 3]) };
     let f = Frame::ip(p.src, p.src, proto, 64, how, 8 + quote.len(), |b| {
         b[..2].copy_from_slice(&kind);
         b[8..].copy_from_slice(quote);

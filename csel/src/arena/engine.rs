@@ -74,7 +74,6 @@ impl Engine {
     }
 
     /// An idle engine for flow index `index` at `local`, with rings of `rx` and `tx` bytes, that starts at sequence number `isn`.
-    /// `leaves`: it leaves the host, with Nagle's algorithm or not: then congestion is looked for.
     pub(crate) fn new(
         dev: &mut impl Device,
         now: Nanos,
@@ -83,7 +82,6 @@ impl Engine {
         buffers: &Buffers,
         index: usize,
         (rx, tx): (usize, usize),
-        leaves: Option<bool>,
     ) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed_for(isn);
@@ -92,18 +90,9 @@ impl Engine {
         // had them before is gone.
         let (rx, tx) = unsafe { (buffers.get(index, 0, rx), buffers.get(index, 1, tx)) };
         let mut socket = Socket::new(SocketBuffer::new(rx), SocketBuffer::new(tx));
-        match leaves {
-            // Between instances a small segment costs less than the wait for an acknowledgement does; what TCP_NODELAY shows is ours.
-            None => {
-                socket.set_congestion_control(tcp::CongestionControl::None);
-                socket.set_nagle_enabled(false);
-            }
-            // smoltcp's Cubic needs std (it takes cube roots).
-            Some(nagle) => {
-                socket.set_congestion_control(tcp::CongestionControl::Reno);
-                socket.set_nagle_enabled(nagle);
-            }
-        }
+        socket.set_congestion_control(tcp::CongestionControl::None);
+        // Between instances a small segment costs less than the wait for an acknowledgement does; what TCP_NODELAY shows is ours.
+        socket.set_nagle_enabled(false);
         let mut new = Self { iface, store: [SocketStorage::EMPTY] };
         Self::set(&mut new.store).add(socket);
         new

@@ -12,7 +12,6 @@
 //! uplink with it: the instance goes on with its segment alone.
 //! **See also.** passt(1), Linux Documentation/networking/tuntap.rst, netdevice(7).
 use super::host::{Desk, Source};
-use core::fmt::Write as _;
 use csel_core::clock::{NEVER, Nanos};
 use csel_core::config::uplink::Kind;
 use csel_core::errno::{Errno, Result};
@@ -38,15 +37,7 @@ const ENOUGH: usize = 512 << 10;
 const PASST_MTU: u32 = 65520;
 
 /// Why there is no uplink, in words with a remedy.
-type Trouble = Sentence;
-
-macro_rules! trouble {
-    ($($t:tt)*) => {{
-        let mut s = Trouble::EMPTY;
-        let _ = write!(s, $($t)*);
-        s
-    }};
-}
+type Trouble = String;
 
 /// The descriptor.
 struct Pipe {
@@ -208,7 +199,7 @@ impl Uplink {
         match Self::open(desk, &cx, now) {
             Ok(it) => Some(it),
             Err(why) => {
-                keeping::failed(&cx, &why);
+                keeping::failed(&cx, &Sentence::cut(why.as_bytes()));
                 None
             }
         }
@@ -227,7 +218,7 @@ impl Uplink {
             }
             _ => (connect(option.at.as_bytes())?, PASST_MTU),
         };
-        desk.register(fd, libc::EPOLLIN as u32).map_err(|e| trouble!("CSEL_UPLINK: the descriptor cannot be watched: {e}"))?;
+        desk.register(fd, libc::EPOLLIN as u32).map_err(|e| format!("CSEL_UPLINK: the descriptor cannot be watched: {e}"))?;
         let facts = cx.facts();
         let host = *facts.config.hostname_or(&facts.name);
         let station = Box::new(Station::new(state(cx).mac(), mtu, option, host, gate::random() as u32, now));
@@ -286,11 +277,11 @@ impl Uplink {
         let said = self.passt.take().map(|p| p.last_words()).unwrap_or_default();
         let said = said.trim();
         let why = match (cx.config().uplink.at.is_empty(), said.is_empty()) {
-            (true, true) => trouble!("CSEL_UPLINK: passt has ended; see what it says: passt --foreground {}", cx.config().passt_args),
-            (true, false) => trouble!("CSEL_UPLINK: passt has ended: {said}"),
-            _ => trouble!("CSEL_UPLINK: {} has been closed; is another program connected to it?", cx.config().uplink.at),
+            (true, true) => format!("CSEL_UPLINK: passt has ended; see what it says: passt --foreground {}", cx.config().passt_args),
+            (true, false) => format!("CSEL_UPLINK: passt has ended: {said}"),
+            _ => format!("CSEL_UPLINK: {} has been closed; is another program connected to it?", cx.config().uplink.at),
         };
-        keeping::failed(cx, &why);
+        keeping::failed(cx, &Sentence::cut(why.as_bytes()));
         let _ = gate::close(self.pipe.fd);
         self.pipe.fd = -1;
     }
@@ -393,19 +384,19 @@ impl Req {
 fn tap(name: &[u8]) -> core::result::Result<(c_int, u32), Trouble> {
     let shown = String::from_utf8_lossy(name);
     // netdevice(7)'s questions are asked of any socket; one of AF_INET might be refused.
-    let ask = gate::bell::clapper().map_err(|e| trouble!("CSEL_UPLINK: no socket: {e}"))?;
+    let ask = gate::bell::clapper().map_err(|e| format!("CSEL_UPLINK: no socket: {e}"))?;
     let mut req = Req::of(name);
     let there = req.ask(ask, SIOCGIFFLAGS);
     let mut mtu = Req::of(name);
     let _ = mtu.ask(ask, SIOCGIFMTU);
     let _ = gate::close(ask);
     if let Err(e) = there {
-        return Err(trouble!(
+        return Err(format!(
             "CSEL_UPLINK: there is no device {shown}: {e}; make it: ip tuntap add dev {shown} mode tap user $USER, then ip link set {shown} up"
         ));
     }
     let fd = gate::open(c"/dev/net/tun", libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC, 0).map_err(|e| {
-        trouble!("CSEL_UPLINK: cannot open /dev/net/tun: {e}; give yourself the right to, or use --uplink passt, which needs none")
+        format!("CSEL_UPLINK: cannot open /dev/net/tun: {e}; give yourself the right to, or use --uplink passt, which needs none")
     })?;
     let mut bound = Err(Errno::EINVAL);
     for more in [0, IFF_MULTI_QUEUE] {
@@ -423,7 +414,7 @@ fn tap(name: &[u8]) -> core::result::Result<(c_int, u32), Trouble> {
             Errno::EPERM => "it belongs to another user: ip tuntap add with user $USER, or use --uplink passt",
             _ => "it must be a TAP device: ip tuntap add dev NAME mode tap user $USER",
         };
-        return Err(trouble!("CSEL_UPLINK: cannot use the device {shown}: {e}; {remedy}"));
+        return Err(format!("CSEL_UPLINK: cannot use the device {shown}: {e}; {remedy}"));
     }
     let mtu = u32::from_ne_bytes([mtu.value[0], mtu.value[1], mtu.value[2], mtu.value[3]]);
     Ok((fd, if (68..=65535).contains(&mtu) { mtu } else { 1500 }))
@@ -446,7 +437,7 @@ fn connect(path: &[u8]) -> core::result::Result<c_int, Trouble> {
             )
         })
     }
-    .map_err(|e| trouble!("CSEL_UPLINK: cannot connect to passt's socket {shown}: {e}; is passt running with --socket {shown}?"))?;
+    .map_err(|e| format!("CSEL_UPLINK: cannot connect to passt's socket {shown}: {e}; is passt running with --socket {shown}?"))?;
     let _ = gate::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK as usize);
     Ok(fd)
 }
@@ -463,11 +454,9 @@ impl Passt {
     /// Starts it at one end of a socketpair.
     fn start(path: &[u8], args: &str) -> core::result::Result<Self, Trouble> {
         if path.is_empty() {
-            return Err(trouble!(
-                "CSEL_UPLINK: there is no passt in PATH; install it (Debian: apt install passt), or name the socket of one that runs: CSEL_UPLINK=passt:/PATH"
-            ));
+            return Err("CSEL_UPLINK: there is no passt in PATH; install it (Debian: apt install passt), or name the socket of one that runs: CSEL_UPLINK=passt:/PATH".to_string());
         }
-        let failed = |e: Errno| trouble!("CSEL_UPLINK: cannot start passt: {e}; end other programs, or raise their limits (ulimit -a)");
+        let failed = |e: Errno| format!("CSEL_UPLINK: cannot start passt: {e}; end other programs, or raise their limits (ulimit -a)");
         let mut pair = [0 as c_int; 2];
         // SAFETY: room for two descriptors.
         unsafe {

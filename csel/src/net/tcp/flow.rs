@@ -29,6 +29,7 @@ use crate::net::timer::{self, Owner};
 use crate::stats::bump;
 use crate::sync::{Guard, Lock, rank};
 use core::sync::atomic::{AtomicU32, Ordering::*};
+use smoltcp::socket::tcp::CongestionControl;
 pub(super) use smoltcp::socket::tcp::State;
 
 /// The most segments one call emits: more go when acknowledgements come, or with the next tick.
@@ -318,7 +319,7 @@ pub(super) fn start(cx: &Cx<'_>, n: u32, i: &mut Inner) {
     // RFC 6528, with Linux's clock of 64 ns.
     let isn = (demux::hash(&w, demux::seed(cx).rotate_left(17)) as u32).wrapping_add((now >> 6) as u32);
     let hop = i.hop;
-    let leaves = hop.leaves().then_some(!i.opts.nodelay);
+    let (leaves, nagle) = (hop.leaves(), !i.opts.nodelay);
     let Inner { meter, engine, tuple, rx_size, tx_size, tx_limit, tx_high, rx_high, opts, .. } = i;
     // What the ring's last user touched stays dirty until this one is done: no page is given back and taken again.
     (*rx_high, *tx_high) = ((*rx_high).min(PAGE as u32), (*tx_high).min(PAGE as u32));
@@ -326,10 +327,15 @@ pub(super) fn start(cx: &Cx<'_>, n: u32, i: &mut Inner) {
     let rings = ((*rx_size as usize).clamp(PAGE, ROOM), (*tx_size as usize).clamp(PAGE / 2, ROOM));
     (*rx_size, *tx_size) = (rings.0 as u32, rings.1 as u32);
     *tx_limit = *tx_size;
-    let e = Engine::new(&mut port, now, tuple.local.ip.wire(), isn, &cx.inst.buffers, n as usize - 1, rings, leaves);
+    let e = Engine::new(&mut port, now, tuple.local.ip.wire(), isn, &cx.inst.buffers, n as usize - 1, rings);
     let ttl = opts.hops();
     engine.set(e).with(|s| {
         s.set_hop_limit(Some(ttl));
+        if leaves {
+            // Out there a link may be full. (smoltcp's Cubic needs std: it takes cube roots.)
+            s.set_congestion_control(CongestionControl::Reno);
+            s.set_nagle_enabled(nagle);
+        }
         s.set_ack_delay(Some(smoltcp::time::Duration::from_millis(ACK_DELAY_MS * crate::arena::engine::HASTE)));
     });
 }

@@ -107,7 +107,7 @@ impl Station {
     fn source(&self, to: Ip) -> Ip {
         let family = || self.net.addrs.iter().filter(|p| p.ip.is_v4() == to.is_v4());
         let on = family().find(|p| to.matches(p.ip, p.len)).or_else(|| family().next());
-        on.map_or(if to.is_v4() { Ip::ANY4 } else { eui64(LINK_LOCAL, self.mac) }, |p| p.ip)
+        on.map_or_else(|| if to.is_v4() { Ip::ANY4 } else { eui64(LINK_LOCAL, self.mac) }, |p| p.ip)
     }
 
     /// The Ethernet address of a packet to `dst` that is for everybody or a group; else the neighbour it goes by (none: no way).

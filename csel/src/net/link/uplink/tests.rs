@@ -4,7 +4,7 @@ use super::dhcp;
 use super::station::Station;
 use super::wire::*;
 use super::*;
-use crate::clock::{MS, NEVER, Nanos, SEC};
+use crate::clock::{MS, Nanos, SEC};
 use crate::config::{Name, Uplink, Value};
 use crate::net::dgram::output::{self, Sum};
 use std::vec::Vec;
@@ -211,7 +211,7 @@ fn a_router_gives_address_way_and_name_servers() {
     s.tick(T0, &mut t);
     // A DISCOVER, the question for our link-local address, the question for routers.
     let said: Vec<_> = t.take().iter().filter(|f| f.2 == IPV6).map(|f| f.3[40]).collect();
-    assert_eq!(said, [135, 133, 136].map(|k| k)[..2]);
+    assert_eq!(said, [135, 133, 136][..2]);
     s.inbound(T0, &advertisement(1800, 3600), &mut t);
     let mine = eui64(at("fd07::"), OURS);
     assert!(s.net.addrs.iter().any(|p| *p == Prefix { ip: mine, len: 64 }));
@@ -310,7 +310,6 @@ fn a_lease_is_had_renewed_and_lost() {
     let (src, dst, m) = dhcp_of(&mut t).expect("a renewal");
     assert_eq!((src, dst, kind_of(&m), &m[12..16]), (at("10.1.0.9"), at("10.1.0.1"), 3, &[10, 1, 0, 9][..]));
     s.inbound(begin + 50 * SEC, &answer(&m, 5, [10, 1, 0, 9], OPTIONS), &mut t);
-    assert_eq!(s.next().max(begin + 50 * SEC).min(NEVER) > begin + 90 * SEC || s.next() < begin + 60 * SEC, true);
     // From now on nobody answers: everybody is asked, and at the end the address is gone.
     let (mut now, mut rebinding) = (begin + 50 * SEC, false);
     while now < begin + 160 * SEC {

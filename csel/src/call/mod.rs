@@ -35,6 +35,8 @@ pub enum Kind {
     Raw = 4,
     /// epoll(7).
     Epoll = 5,
+    /// netlink(7): NETLINK_ROUTE and NETLINK_SOCK_DIAG.
+    Netlink = 6,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             3 => Self::Ping,
             4 => Self::Raw,
             5 => Self::Epoll,
+            6 => Self::Netlink,
             _ => Self::None,
         }
     }

@@ -6,12 +6,18 @@ use crate::errno::{Errno, Result};
 use crate::fd::{self, Held, Sock};
 use crate::instance::Cx;
 use crate::net::addr::Endpoint;
-use crate::net::{dgram, tcp};
+use crate::net::{dgram, netlink, tcp};
 use crate::poll;
 use core::sync::atomic::Ordering::*;
 
 /// Which virtual kind a socket(2) call makes: `Err(None)` if the kernel should do it.
 pub fn kind_of(family: i32, ty: i32, protocol: i32) -> core::result::Result<Kind, Option<Errno>> {
+    if family == libc::AF_NETLINK && netlink::speaks(protocol) {
+        return match ty & 0xf {
+            libc::SOCK_RAW | libc::SOCK_DGRAM => Ok(Kind::Netlink),
+            _ => Err(Some(Errno::ESOCKTNOSUPPORT)),
+        };
+    }
     if family != libc::AF_INET && family != libc::AF_INET6 {
         return Err(None);
     }
@@ -63,7 +69,7 @@ pub fn release(cx: &Cx<'_>, s: &'static Sock, id: Id<Sock>) {
     poll::release(cx, s, id);
     match s.kind() {
         Kind::Tcp => tcp::close(cx, s),
-        Kind::Udp | Kind::Ping | Kind::Raw => dgram::close(cx, s),
+        Kind::Udp | Kind::Ping | Kind::Raw | Kind::Netlink => dgram::close(cx, s),
         Kind::Epoll | Kind::None => {}
     }
     cx.inst.socks.free(id);
@@ -85,6 +91,7 @@ pub fn bind(cx: &Cx<'_>, s: &Held, sa: &[u8]) -> Result<()> {
     match s.kind() {
         Kind::Tcp => tcp::bind(cx, s, &at),
         Kind::Epoll | Kind::None => Err(Errno::ENOTSOCK),
+        Kind::Netlink => netlink::bind(cx, s, &at),
         _ => dgram::bind(cx, s, &at),
     }
 }
@@ -179,6 +186,8 @@ impl Connect {
                     r => r.into(),
                 }
             }
+            Kind::Netlink if unspec => netlink::connect(cx, s, None).into(),
+            Kind::Netlink => Endpoint::parse(family, sa).and_then(|to| netlink::connect(cx, s, Some(&to))).into(),
             _ if unspec => dgram::connect(cx, s, None).into(),
             _ => Endpoint::parse(family, sa).and_then(|to| dgram::connect(cx, s, Some(&to))).into(),
         }
@@ -190,6 +199,7 @@ pub fn shutdown(cx: &Cx<'_>, s: &Held, how: i32) -> Result<()> {
     match s.kind() {
         Kind::Epoll | Kind::None => Err(Errno::ENOTSOCK),
         _ if !(libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) => Err(Errno::EINVAL),
+        Kind::Netlink => Err(Errno::EOPNOTSUPP),
         Kind::Tcp => tcp::shutdown(cx, s, how),
         _ => dgram::shutdown(cx, s, how),
     }
@@ -210,6 +220,7 @@ pub fn getpeername(cx: &Cx<'_>, s: &Held) -> Result<([u8; 28], usize)> {
     let at = match s.kind() {
         Kind::Tcp => tcp::peer(cx, s),
         Kind::Epoll | Kind::None => Err(Errno::ENOTSOCK),
+        Kind::Netlink => netlink::peer(cx, s),
         _ => dgram::peer(cx, s),
     }?;
     Ok(emit(s, &at))

@@ -132,7 +132,7 @@ impl Endpoint {
         Self { scope, ..self }
     }
 
-    /// Reads a `sockaddr` given for a socket of `family` (AF_INET or AF_INET6).
+    /// Reads a `sockaddr` given for a socket of `family` (AF_INET, AF_INET6, or AF_NETLINK, whose nl_pid becomes the scope).
     /// EINVAL: too short; EAFNOSUPPORT: another family. An AF_INET6 socket's v4-mapped address becomes IPv4.
     pub fn parse(family: u16, sa: &[u8]) -> Result<Self> {
         if sa.len() < 2 {
@@ -147,6 +147,11 @@ impl Endpoint {
                 return Err(Errno::EAFNOSUPPORT);
             }
             Ok(Self::new(Ip::v4([sa[4], sa[5], sa[6], sa[7]]), u16::from_be_bytes([sa[2], sa[3]])))
+        } else if i32::from(family) == libc::AF_NETLINK {
+            if sa.len() < 12 || i32::from(af) != libc::AF_NETLINK {
+                return Err(Errno::EINVAL);
+            }
+            Ok(Self::default().with_scope(u32::from_ne_bytes([sa[4], sa[5], sa[6], sa[7]])))
         } else {
             // Linux takes SIN6_LEN_RFC2133 (24 bytes: without the scope id) as the least.
             if sa.len() < 24 {
@@ -164,7 +169,7 @@ impl Endpoint {
         }
     }
 
-    /// Writes the `sockaddr` an application with a socket of `family` sees; the bytes used (16 or 28).
+    /// Writes the `sockaddr` an application with a socket of `family` sees; the bytes used (16, 28, or 12 for AF_NETLINK).
     pub fn emit(&self, family: u16, out: &mut [u8; 28]) -> usize {
         *out = [0; 28];
         out[2..4].copy_from_slice(&self.port.to_be_bytes());
@@ -172,6 +177,10 @@ impl Endpoint {
             out[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
             out[4..8].copy_from_slice(&self.ip.0[12..]);
             16
+        } else if i32::from(family) == libc::AF_NETLINK {
+            out[..4].copy_from_slice(&[libc::AF_NETLINK as u8, 0, 0, 0]);
+            out[4..8].copy_from_slice(&self.scope.to_ne_bytes());
+            12
         } else {
             out[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
             out[8..24].copy_from_slice(&self.ip.0);

@@ -17,6 +17,7 @@ pub mod addr;
 pub mod dgram;
 pub mod iface;
 pub mod link;
+pub mod netlink;
 pub mod option;
 pub mod port;
 pub mod tcp;

@@ -28,6 +28,9 @@ fn destination(s: &Held, to: &[u8], flags: c_int) -> Result<Option<Endpoint>> {
     if to.len() < 2 {
         return Err(Errno::EINVAL);
     }
+    if s.kind() == Kind::Netlink {
+        return Endpoint::parse(family, to).map(Some);
+    }
     let af = c_int::from(u16::from_ne_bytes([to[0], to[1]]));
     let v4 = c_int::from(family) == libc::AF_INET;
     if af == libc::AF_UNSPEC && v4 && to.len() >= 16 {

@@ -31,16 +31,17 @@ pub(crate) fn ask<R>(fd: c_int, f: impl FnOnce(&Cx<'_>, &Held) -> Result<R>) -> 
 /// Families that the kernel has and that would lead out of the instance.
 fn refused(domain: c_int, protocol: c_int) -> Option<Errno> {
     match domain {
-        // rtnetlink and friends tell of the host's network. uevents and audit are no network.
-        libc::AF_NETLINK
-            if matches!(protocol, libc::NETLINK_ROUTE | libc::NETLINK_SOCK_DIAG | libc::NETLINK_NETFILTER | libc::NETLINK_XFRM) =>
-        {
-            Some(Errno::EAFNOSUPPORT)
-        }
+        // These tell of the host's network. uevents and audit are no network; rtnetlink and sock_diag are the replica's.
+        libc::AF_NETLINK if matches!(protocol, libc::NETLINK_NETFILTER | libc::NETLINK_XFRM) => Some(Errno::EAFNOSUPPORT),
         // packet(7) sees the host's frames; vsock(7) and XDP (44) lead out as well.
         libc::AF_PACKET | libc::AF_VSOCK | 44 => Some(Errno::EAFNOSUPPORT),
         _ => None,
     }
+}
+
+/// Is it the replica's to make? What netlink(7) says of routes and sockets is.
+fn ours(domain: c_int, protocol: c_int) -> bool {
+    matches!(domain, libc::AF_INET | libc::AF_INET6) || domain == libc::AF_NETLINK && csel_core::net::netlink::speaks(protocol)
 }
 
 fn open(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int> {
@@ -49,7 +50,7 @@ fn open(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int> {
     crate::keeper::replace();
     with_cx(|cx| {
         // raw(7): only for the instance's root.
-        if ty & 0xf == libc::SOCK_RAW && cx.inst.header.uid.load(Relaxed) != 0 && !init::privileged() {
+        if ty & 0xf == libc::SOCK_RAW && domain != libc::AF_NETLINK && cx.inst.header.uid.load(Relaxed) != 0 && !init::privileged() {
             return Err(Errno::EPERM);
         }
         let held = core_socket::socket(cx, domain, ty, protocol).map_err(|e| e.unwrap_or(Errno::EAFNOSUPPORT))?;
@@ -150,11 +151,11 @@ interpose! {
 
     /// socket(2).
     plain fn socket(domain: c_int, ty: c_int, protocol: c_int) -> c_int = Partial
-        "AF_INET, AF_INET6: the replica's. AF_UNIX and others: the kernel's. AF_NETLINK for routes, AF_PACKET, AF_VSOCK, AF_XDP: refused" {
+        "AF_INET, AF_INET6: the replica's. AF_NETLINK for routes and sock_diag too (no changes: EPERM). AF_UNIX and others: the kernel's. AF_NETLINK for netfilter and xfrm, AF_PACKET, AF_VSOCK, AF_XDP: refused" {
         if init::inert() {
             // SAFETY: no pointers.
             unsafe { real::socket(domain, ty, protocol) }
-        } else if domain == libc::AF_INET || domain == libc::AF_INET6 {
+        } else if ours(domain, protocol) {
             open(domain, ty, protocol).into_c()
         } else if let Some(e) = refused(domain, protocol) {
             if let Some(env) = crate::enter::env() {

@@ -198,7 +198,7 @@ pub fn open(cx: &Cx<'_>, s: &Held) -> Result<()> {
     let protocol = s.protocol.load(Relaxed);
     {
         let mut o = s.options.lock(cx.me);
-        if s.kind() != Kind::Udp {
+        if matches!(s.kind(), Kind::Ping | Kind::Raw) {
             // ping_init_sock, raw: SK_CAN_REUSE from the start.
             o.reuseaddr = true;
             s.bits.fetch_or(super::option::bits::REUSEADDR, Relaxed);
@@ -391,6 +391,7 @@ pub fn send(cx: &Cx<'_>, s: &Held, data: &[IoIn<'_>], msg: &SendMsg<'_>) -> Resu
     match s.kind() {
         Kind::Udp => udp::send(cx, s, data, msg),
         Kind::Ping => ping::send(cx, s, data, msg),
+        Kind::Netlink => super::netlink::send(cx, s, data, msg),
         _ => raw::send(cx, s, data, msg),
     }
 }

@@ -320,6 +320,8 @@ pub fn get(cx: &Cx<'_>, s: &Held, level: i32, name: i32, out: &mut [u8]) -> Resu
     match level {
         _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
         libc::SOL_SOCKET => socket::get(cx, s, name, out),
+        libc::SOL_NETLINK if kind == Kind::Netlink => super::netlink::option(name).and_then(|()| int(out, 0)),
+        _ if kind == Kind::Netlink => Err(Errno::ENOPROTOOPT),
         libc::IPPROTO_TCP if kind == Kind::Tcp => tcp::getsockopt(cx, s, name, out),
         libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => {
             ip::get_udp(cx, s, name, out)
@@ -346,6 +348,8 @@ pub fn set(cx: &Cx<'_>, s: &Held, level: i32, name: i32, value: &[u8]) -> Result
     match level {
         _ if matches!(kind, Kind::Epoll | Kind::None) => Err(Errno::ENOTSOCK),
         libc::SOL_SOCKET => socket::set(cx, s, name, value),
+        libc::SOL_NETLINK if kind == Kind::Netlink => super::netlink::option(name),
+        _ if kind == Kind::Netlink => Err(Errno::ENOPROTOOPT),
         libc::IPPROTO_TCP if kind == Kind::Tcp => return tcp::setsockopt(cx, s, name, value),
         libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE if kind == Kind::Udp && (level == libc::IPPROTO_UDP || icmp == level) => {
             ip::set_udp(cx, s, name, value)

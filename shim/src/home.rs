@@ -139,7 +139,7 @@ fn ours(fd: c_int, to: &[u8], connecting: bool) -> Result<Home> {
             // A stream is chosen for when it connects; MSG_FASTOPEN is refused anyway.
             Kind::Tcp => connecting && tcp::is_fresh(cx, &held),
             Kind::Udp | Kind::Ping | Kind::Raw => true,
-            Kind::Epoll | Kind::None => false,
+            Kind::Netlink | Kind::Epoll | Kind::None => false,
         };
         let moves = may && leads_to_host(cx, ip);
         let r = if moves { move_out(cx, fd, &held) } else { Ok(()) };

@@ -39,6 +39,7 @@ mod icmp;
 mod ioctl;
 mod ipv6;
 mod libc_api;
+mod netlink;
 mod poll;
 mod signal;
 mod socket;
@@ -92,6 +93,7 @@ const FAMILIES: &[&[Case]] = &[
     ioctl::CASES,
     ipv6::CASES,
     libc_api::CASES,
+    netlink::CASES,
     poll::CASES,
     signal::CASES,
     socket::CASES,

@@ -8,7 +8,7 @@ use libc::{AF_INET, AF_INET6, AF_UNIX, EINVAL, EPROTONOSUPPORT, SOCK_CLOEXEC, SO
 cases! {
     one: [
         bad_family, negative_family, bad_type, bad_flags, bad_protocol, protocol_of_other_type, icmp_of_other_version, raw_needs_protocol,
-        seqpacket, unix_passes, unix_socketpair, unix_socketpair_dgram, inet_socketpair, getsockname_bad_fd, netlink_route, packet, vsock_or_clear,
+        seqpacket, unix_passes, unix_socketpair, unix_socketpair_dgram, inet_socketpair, getsockname_bad_fd, packet, vsock_or_clear,
     ],
     net: [
         type_flags, protocol_named, lowest_number, cloexec_is_of_the_fd, nonblock_works, many, getsockname_errors, getpeername_errors,
@@ -93,14 +93,6 @@ fn mptcp_or_clear(net: Net) {
 
 fn vsock_or_clear() {
     refused_or_made(libc::AF_VSOCK, SOCK_STREAM, 0);
-}
-
-fn netlink_route() {
-    deviation(
-        "netlink cannot be virtual yet: EAFNOSUPPORT",
-        || drop(socket(libc::AF_NETLINK, SOCK_RAW, libc::NETLINK_ROUTE)),
-        || fails(libc::AF_NETLINK, SOCK_RAW, libc::NETLINK_ROUTE, libc::EAFNOSUPPORT),
-    );
 }
 
 fn packet() {

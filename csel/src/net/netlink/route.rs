@@ -213,7 +213,7 @@ fn each_route(cx: &Cx<'_>, mut each: impl FnMut(&Route)) {
 fn routes(to: &mut Answer<'_, '_>, r: &Request<'_>) {
     // struct rtmsg: family at 0, table at 4.
     const FIXED: usize = 12;
-    let table = r.attr(FIXED, 15).and_then(|t| t.first().copied()).unwrap_or(r.u8(4));
+    let table = r.attr(FIXED, 15).and_then(|t| t.first().copied()).unwrap_or_else(|| r.u8(4));
     let cx = to.cx();
     each_route(cx, |one| {
         if of_family(r.u8(0), one.dst.ip) && (table == 0 || table == one.table) {

@@ -260,6 +260,10 @@ fn establish() -> Result<()> {
     STATE.store(if r.is_ok() { 2 } else { 3 }, Release);
     if r.is_ok() {
         crate::bells::hang();
+        if enter::proc().is_some_and(|p| p.high.load(Acquire) != 0) {
+            // A table of before exec(2): close-on-exec has closed some of it, and a number may mean something else by now.
+            check_descriptors();
+        }
         keep();
         // It watches us from now on.
         let _ = enter::with_cx(csel_core::net::wait::knock);
@@ -314,7 +318,7 @@ fn begin() -> Result<()> {
 fn found_or_open(inst: &'static Instance, config: &Config, dir: &Path, program: &Name, passt: &Path) -> Result<&'static Segment> {
     let mut joined = None;
     let came = found::found(inst, || {
-        let j = join::join(dir, config, program).map_err(Box::new)?;
+        let j = join::join(dir, config, program, fdguard::get(Which::Segment)).map_err(Box::new)?;
         inst.net.link.begin(j.seg, j.facts.port);
         inst.net.link.uplink.begin(&Me::ask(), &j.facts, passt);
         inst.header.uid.store(gate::file::geteuid(), Relaxed);
@@ -344,6 +348,23 @@ fn forget_segment() {
         join::close(seg, old);
         fdguard::set(Which::Segment, -1);
     }
+}
+
+/// The process is about to give up rights (setuid(2), chroot(2)) that its children may need to open the segment by its name: the family has it open
+/// from now on. Nothing is done if it has, or if the segment cannot be had now either.
+pub(crate) fn keep_way_in() {
+    let (config, dir, _) = kept();
+    if inert() || fdguard::get(Which::Segment) >= 0 {
+        return;
+    }
+    enter::undisturbed(|| {
+        if let Ok((seg, fd)) = join::open(dir, &config.net, true) {
+            if let Ok(kept) = gate::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) {
+                keep_segment(kept as c_int);
+            }
+            join::close(seg, fd);
+        }
+    });
 }
 
 /// The segment's descriptor goes to the place where exec'd programs look for it.

@@ -18,7 +18,7 @@ fn occupy(world: &World, options: &[(&str, &str)]) -> Joined {
         config.set(by_flag(flag).expect("a flag"), value.as_bytes()).expect("a value");
     }
     let dir = DirPath::new(world.runtime().as_os_str().as_encoded_bytes()).expect("a short path");
-    join(&dir, &config, &Name::of_program(b"test")).unwrap_or_else(|e| panic!("{e}"))
+    join(&dir, &config, &Name::of_program(b"test"), -1).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(60);
 fn come(dir: &str, name: &str) -> Joined {
     let dir = Path::new(dir.as_bytes()).unwrap();
     let name = Name::new(name).unwrap();
-    join::join(&dir, &Config { name, ..Config::DEFAULT }, &name).unwrap_or_else(|e| panic!("{e}"))
+    join::join(&dir, &Config { name, ..Config::DEFAULT }, &name, -1).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A sender: frames of several sizes, each filled with one byte, to port 0, until killed.

@@ -1,10 +1,10 @@
-//! Processes: fork(2), exec(2), posix_spawn(3), _exit(2).
+//! Processes: fork(2), exec(2), posix_spawn(3), _exit(2), and the calls by which a process gives up rights.
 use crate::exec::{Environment, table_for_child};
 use crate::fork;
 use crate::init;
 use crate::table::interpose;
 use csel_core::gate;
-use libc::{c_char, c_int, c_void, pid_t};
+use libc::{c_char, c_int, c_void, pid_t, uid_t};
 
 type Argv = *const *const c_char;
 
@@ -143,6 +143,36 @@ interpose! {
         "static and setuid programs use the kernel's network" {
         // SAFETY: as the application passed it.
         unsafe { spawn(pid, envp, |pid, e| real::posix_spawnp(pid, path, actions, attr, argv, e)) }
+    }
+    /// setuid(2).
+    plain fn setuid(uid: uid_t) -> c_int = Pass "" {
+        init::keep_way_in();
+        // SAFETY: no pointers.
+        unsafe { real::setuid(uid) }
+    }
+    /// seteuid(2).
+    plain fn seteuid(uid: uid_t) -> c_int = Pass "" {
+        init::keep_way_in();
+        // SAFETY: no pointers.
+        unsafe { real::seteuid(uid) }
+    }
+    /// setreuid(2).
+    plain fn setreuid(real_id: uid_t, effective: uid_t) -> c_int = Pass "" {
+        init::keep_way_in();
+        // SAFETY: no pointers.
+        unsafe { real::setreuid(real_id, effective) }
+    }
+    /// setresuid(2).
+    plain fn setresuid(real_id: uid_t, effective: uid_t, saved: uid_t) -> c_int = Pass "" {
+        init::keep_way_in();
+        // SAFETY: no pointers.
+        unsafe { real::setresuid(real_id, effective, saved) }
+    }
+    /// chroot(2).
+    plain fn chroot(path: *const c_char) -> c_int = Pass "" {
+        init::keep_way_in();
+        // SAFETY: as the application passed it.
+        unsafe { real::chroot(path) }
     }
     /// _exit(2).
     plain fn _exit(status: c_int) = Full "" {

@@ -13,7 +13,7 @@ use crate::sys::{Fd, Net, sys};
 use libc::{POLLIN, SHUT_WR};
 
 cases! {
-    one: [vfork_exec_beside_sockets, exec_keeps_socket, exec_drops_cloexec, popen_beside_sockets],
+    one: [vfork_exec_beside_sockets, exec_keeps_socket, exec_drops_cloexec, exec_reuses_numbers, popen_beside_sockets],
     net: [
         child_makes_its_own, child_of_threads, parent_unharmed_by_child, child_close_is_not_the_connections, child_exit_is_not_the_connections,
         child_uses_inherited, child_accepts, accept_then_fork, both_read, child_writes_then_exits, killed_child_with_socket, fork_while_traffic,
@@ -387,6 +387,20 @@ fn exec_keeps_socket() {
     assert_eq!(take_all(&c, 13), b"through exec\n");
     s.write(b"still mine").is(10);
     assert_eq!(take(&c, 32), b"still mine");
+}
+
+/// A number that was a close-on-exec socket's is a file's in the program executed, also after that has made a socket of its own.
+fn exec_reuses_numbers() {
+    let (l, at) = listener(Net::V4);
+    let n = l.raw().max(3);
+    sys!(libc::fcntl(l.raw(), libc::F_SETFD, libc::FD_CLOEXEC)).is(0);
+    let path = std::env::temp_dir().join(format!("csel-reuse-{}", std::process::id()));
+    let file = path.display();
+    let made = "for w in 7 8 9; do eval \"exec $w<>/dev/tcp/127.0.0.1/$PORT\"; done";
+    let pid = shell(&format!("PORT={} exec bash -c 'exec {n}>{file}; {made}; echo whole >&{n}'", at.port()));
+    succeeds(pid);
+    assert_eq!(std::fs::read(&path).expect("the file"), b"whole\n");
+    let _ = std::fs::remove_file(&path);
 }
 
 fn exec_drops_cloexec() {

@@ -256,9 +256,15 @@ impl Drop for JoinLock {
 }
 
 /// Joins the segment `config.net` in `dir`. `program` names the instance if the configuration does not.
-pub fn join(dir: &Path, config: &Config, program: &Name) -> Result<Joined, JoinError> {
-    let (seg, fd) = open(dir, &config.net, true)?;
-    let fd = Fd(fd);
+/// `spare` is the segment's file if the family has it open already (or -1): for one who has given up the right to open it by its name.
+pub fn join(dir: &Path, config: &Config, program: &Name, spare: i32) -> Result<Joined, JoinError> {
+    let (seg, fd) = match open(dir, &config.net, true) {
+        Ok((seg, fd)) => (seg, Fd(fd)),
+        Err(e) => match inherited(spare).zip(gate::fcntl(spare, libc::F_DUPFD_CLOEXEC, 0).ok()) {
+            Some((seg, fd)) => (seg, Fd(fd as i32)),
+            None => return Err(e),
+        },
+    };
     let at = Some(path(dir, &config.net));
     let mut tries = PATIENCE_MS;
     loop {

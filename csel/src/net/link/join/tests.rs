@@ -111,10 +111,10 @@ fn a_full_segment_says_so() {
 #[test]
 fn a_file_is_made_private_and_found_again() {
     let dir = Dir::new("file");
-    let a = join(&dir.path(), &Config::DEFAULT, &name("a")).unwrap();
+    let a = join(&dir.path(), &Config::DEFAULT, &name("a"), -1).unwrap();
     let mode = std::fs::metadata(dir.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let b = join(&dir.path(), &Config::DEFAULT, &name("b")).unwrap();
+    let b = join(&dir.path(), &Config::DEFAULT, &name("b"), -1).unwrap();
     assert_eq!(b.seg.named("a").unwrap().0, a.facts.port);
     assert_ne!(core::ptr::from_ref(a.seg), core::ptr::from_ref(b.seg));
     // What one writes the other sees.
@@ -128,15 +128,15 @@ fn the_port_of_a_dead_instance_is_freed() {
     let dir = Dir::new("dead");
     let mut c = with(&["10.9.0.1/24"]);
     c.name = name("web");
-    let a = join(&dir.path(), &c, &name("a")).unwrap();
-    assert!(matches!(join(&dir.path(), &c, &name("b")), Err(JoinError::NameTaken(..))));
+    let a = join(&dir.path(), &c, &name("a"), -1).unwrap();
+    assert!(matches!(join(&dir.path(), &c, &name("b"), -1), Err(JoinError::NameTaken(..))));
     let life = a.seg.ports[0].life.load(Relaxed);
     // The last descriptor and the last mapping go: what the kernel does when the last process dies.
     close(a.seg, a.fd);
     // (A child that another test forked meanwhile may have copies for a moment.)
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     let b = loop {
-        match join(&dir.path(), &c, &name("b")) {
+        match join(&dir.path(), &c, &name("b"), -1) {
             Ok(b) => break b,
             Err(e) => assert!(std::time::Instant::now() < deadline, "{e}"),
         }
@@ -149,7 +149,7 @@ fn the_port_of_a_dead_instance_is_freed() {
 #[test]
 fn files_that_are_no_segment_of_ours_are_refused() {
     let dir = Dir::new("bad");
-    let tried = || match join(&dir.path(), &Config::DEFAULT, &name("a")) {
+    let tried = || match join(&dir.path(), &Config::DEFAULT, &name("a"), -1) {
         Ok(_) => panic!("joined"),
         Err(e) => (e, e.to_string()),
     };
@@ -177,7 +177,7 @@ fn files_that_are_no_segment_of_ours_are_refused() {
     std::fs::set_permissions(&dir.0, std::fs::Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(tried().0, JoinError::DirForeign(_)));
     let nowhere = Path::new(b"/proc/nowhere/csel").unwrap();
-    assert!(matches!(join(&nowhere, &Config::DEFAULT, &name("a")), Err(JoinError::Dir(..))));
+    assert!(matches!(join(&nowhere, &Config::DEFAULT, &name("a"), -1), Err(JoinError::Dir(..))));
 }
 
 #[test]

@@ -86,6 +86,18 @@ impl Running {
         self.child.id()
     }
 
+    /// Has it ended?
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// Its standard input, if that was piped.
+    #[must_use]
+    pub fn input(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.stdin.take()
+    }
+
     /// What it has printed so far.
     #[must_use]
     pub fn so_far(&self) -> String {

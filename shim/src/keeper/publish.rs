@@ -130,15 +130,12 @@ impl Published {
         let port = &self.ports[n];
         let listener = port.socket.0;
         let mine = socket(&port.option)?;
-        // Both may share the port for this one moment: who comes later does not find the door open.
-        let share = |on: c_int| {
-            for fd in [listener, mine.0] {
-                let _ = kernel::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &[on]);
-            }
-        };
-        share(1);
+        // The listener shares the port for this one moment: nobody else finds the door open.
+        let share = |fd: c_int, on: c_int| drop(kernel::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &[on]));
+        share(mine.0, 1);
+        share(listener, 1);
         let bound = kernel::bind(mine.0, &endpoint(&port.option)).and_then(|()| kernel::connect(mine.0, from));
-        share(0);
+        share(listener, 0);
         bound?;
         let fd = mine.0;
         let cx = desk.cx();

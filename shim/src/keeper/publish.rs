@@ -131,7 +131,9 @@ impl Published {
         let listener = port.socket.0;
         let mine = socket(&port.option)?;
         // The listener shares the port for this one moment: nobody else finds the door open.
-        let share = |fd: c_int, on: c_int| drop(kernel::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &[on]));
+        let share = |fd: c_int, on: c_int| {
+            let _ = kernel::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &[on]);
+        };
         share(mine.0, 1);
         share(listener, 1);
         let bound = kernel::bind(mine.0, &endpoint(&port.option)).and_then(|()| kernel::connect(mine.0, from));

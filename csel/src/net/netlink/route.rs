@@ -191,7 +191,7 @@ fn network(p: &Prefix) -> Prefix {
 
 fn each_route(cx: &Cx<'_>, mut each: impl FnMut(&Route)) {
     for i in iface::all(cx) {
-        for p in i.addrs(cx) {
+        for p in &i.addrs(cx) {
             let v4 = p.ip.is_v4();
             let whole = if v4 { 32 } else { 128 };
             let src = Some(p.ip);

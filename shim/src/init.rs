@@ -353,7 +353,7 @@ fn forget_segment() {
 /// The process is about to give up rights (setuid(2), chroot(2)) that its children may need to open the segment by its name: the family has it open
 /// from now on. Nothing is done if it has, or if the segment cannot be had now either.
 pub(crate) fn keep_way_in() {
-    let (config, dir, _) = kept();
+    let (config, dir, ..) = kept();
     if inert() || fdguard::get(Which::Segment) >= 0 {
         return;
     }

@@ -9,6 +9,7 @@
 //! **See also.** [`csel_core::net::wait`].
 use crate::enter::{Thread, thread, with_cx};
 use crate::fdguard;
+use crate::wait::Hooked;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::*};
 use csel_core::clock::{NEVER, Nanos};
 use csel_core::errno::{Errno, Result};
@@ -37,7 +38,7 @@ static BELLS: [Entry; POOL] =
 pub(crate) struct Bell(&'static Entry);
 
 impl Bell {
-    fn take() -> Option<Self> {
+    pub(crate) fn take() -> Option<Self> {
         let pid = thread().me().pid;
         for e in &BELLS {
             let mut state = e.state.load(Relaxed);
@@ -80,7 +81,7 @@ impl Bell {
         self.0.key.load(Relaxed)
     }
     /// Its descriptor.
-    fn fd(&self) -> c_int {
+    pub(crate) fn fd(&self) -> c_int {
         self.0.fd.load(Relaxed)
     }
 }
@@ -147,26 +148,21 @@ pub(crate) enum End {
 
 /// A thread's wait.
 pub(crate) struct Waiter {
-    waiting: Option<Waiting>,
-    bell: Option<Bell>,
+    hooked: Hooked,
+    t: &'static Thread,
     seen: u32,
 }
 
 impl Waiter {
     /// Hooks on by `begin`, which is given the key of the bell (0: none). `kernel`: the thread will sleep in ppoll(2).
     pub(crate) fn begin(seen: u32, kernel: bool, begin: impl FnOnce(&Cx<'_>, u64) -> Waiting) -> Result<Self> {
-        let bell = if kernel { Bell::take() } else { None };
-        let key = bell.as_ref().map_or(0, Bell::key);
-        let waiting = with_cx(|cx| begin(cx, key))?;
-        Ok(Self { waiting: Some(waiting), bell, seen })
+        let t = thread();
+        Ok(Self { hooked: Hooked::begin(t, kernel, begin)?, t, seen })
     }
 
     /// What to do next.
     pub(crate) fn step(&mut self, deadline: Nanos) -> Result<Step> {
-        match self.waiting.as_mut() {
-            Some(w) => with_cx(|cx| w.step(cx, deadline)),
-            None => Err(Errno::EIO),
-        }
+        self.hooked.step(self.t, deadline)
     }
 
     /// Sleeps as told: on the word if `kernel` is empty and there is no mask, else in ppoll(2) on all but the last of `kernel`; the last one's place is
@@ -176,8 +172,8 @@ impl Waiter {
             let r = crate::wait::futex(t, self.seen, s.word, s.expected, s.until);
             return self.ended(t, r == Err(Errno::EINTR));
         };
-        let bell = self.bell.as_ref();
-        *last = pollfd { fd: bell.map_or(-1, Bell::fd), events: libc::POLLIN, revents: 0 };
+        let bell = self.hooked.bell(t);
+        *last = pollfd { fd: bell.unwrap_or(-1), events: libc::POLLIN, revents: 0 };
         let n = rest.len() + 1;
         let now = crate::enter::clock();
         // Without a bell nobody can end the sleep: a short one.
@@ -194,7 +190,7 @@ impl Waiter {
         if let Some(b) = bell
             && kernel[n - 1].revents != 0
         {
-            bell::still(b.fd());
+            bell::still(b);
         }
         match r {
             Err(Errno::EINTR) => self.ended(t, true),
@@ -208,7 +204,7 @@ impl Waiter {
     fn cramped(&self, t: &Thread, s: &Sleep, kernel: &mut [pollfd]) -> End {
         let until = s.until.min(crate::enter::clock() + 1_000_000);
         let last = kernel.len() - 1;
-        if self.bell.is_none() {
+        if self.hooked.bell(t).is_none() {
             // The word is ours to sleep on only if nobody was told to ring a bell instead.
             let r = crate::wait::futex(t, self.seen, s.word, s.expected, until);
             if r == Err(Errno::EINTR) {
@@ -225,19 +221,6 @@ impl Waiter {
 
     fn ended(&self, t: &Thread, interrupted: bool) -> End {
         if interrupted || t.handled.get() != self.seen { End::Interrupted } else { End::Step }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        if let Some(w) = self.waiting.take() {
-            let mut w = Some(w);
-            let _ = with_cx(|cx| {
-                if let Some(w) = w.take() {
-                    w.end(cx);
-                }
-            });
-        }
     }
 }
 

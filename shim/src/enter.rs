@@ -9,6 +9,7 @@
 //! **Limits.** A handler that was installed behind our back (raw rt_sigaction) and calls us while the core is at work gets EAGAIN.
 //! **Locks.** None. **Failure.** EIO after a panic, and one line on standard error.
 //! **See also.** [`crate::signal`], [`crate::wait`].
+use crate::wait::Holds;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicPtr, Ordering::*, compiler_fence};
@@ -35,6 +36,10 @@ pub(crate) struct Thread {
     pub(crate) faulted: Cell<bool>,
     /// A small structure of the application is being copied ([`crate::user`]).
     pub(crate) copying: Cell<bool>,
+    /// Inside an interruptible call: the cancellation type to go back to, plus one.
+    pub(crate) cancel_type: Cell<c_int>,
+    /// Its waits under way.
+    pub(crate) holds: Holds,
     /// The core was entered since the trace began.
     pub(crate) touched: Cell<bool>,
     /// The table that a child about to be forked will have.
@@ -51,6 +56,8 @@ thread_local! {
             broke: Cell::new(0),
             faulted: Cell::new(false),
             copying: Cell::new(false),
+            cancel_type: Cell::new(0),
+            holds: Holds::new(),
             touched: Cell::new(false),
             child: Cell::new(0),
         }

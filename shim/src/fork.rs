@@ -42,6 +42,7 @@ extern "C" fn prepare() {
 extern "C" fn child() {
     let t = thread();
     t.forget();
+    t.holds.forget();
     crate::init::after_fork();
     let n = t.child.replace(0);
     let Some(env) = enter::env() else { return };

@@ -179,10 +179,12 @@ unsafe extern "C-unwind" fn trampoline(sig: c_int, info: *mut siginfo_t, context
         default(sig, handler, synchronous);
         return;
     }
-    t.handled.set(t.handled.get().wrapping_add(1));
-    if flags & libc::SA_RESTART == 0 {
-        t.broke.set(t.broke.get().wrapping_add(1));
-    }
+    // What was interrupted is another handler that has not begun: two signals came at once, and the first decides how the call goes on.
+    let counts = !interrupts_itself(uc);
+    let handled = t.handled.get().wrapping_add(u32::from(counts));
+    let broke = t.broke.get().wrapping_add(u32::from(counts && flags & libc::SA_RESTART == 0));
+    t.handled.set(handled);
+    t.broke.set(broke);
     #[cfg(target_arch = "x86_64")]
     {
         let rip = &mut uc.uc_mcontext.gregs[libc::REG_RIP as usize];
@@ -202,7 +204,23 @@ unsafe extern "C-unwind" fn trampoline(sig: c_int, info: *mut siginfo_t, context
     // SAFETY: what the application installed; a handler of one argument ignores the others.
     let handler: unsafe extern "C-unwind" fn(c_int, *mut siginfo_t, *mut c_void) = unsafe { core::mem::transmute(handler) };
     // SAFETY: called as the kernel would have.
-    unsafe { handler(sig, info, context.cast()) };
+    crate::wait::handled(t, || unsafe { handler(sig, info, context.cast()) });
+    // Handlers that have interrupted this one are not the interrupted call's affair.
+    t.handled.set(handled);
+    t.broke.set(broke);
+}
+
+/// Was this very function about to begin?
+fn interrupts_itself(uc: &libc::ucontext_t) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize == trampoline as *const () as usize
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = uc;
+        false
+    }
 }
 
 /// A fault in the copy routine: the copy ends short. False: the fault is not ours.

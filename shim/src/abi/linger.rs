@@ -3,7 +3,7 @@
 //! Linux: closing the last descriptor of a connection with SO_LINGER on sends what is left and a FIN and waits until the peer has acknowledged them,
 //! for the linger time at most (tcp_close). With a time of zero the connection is reset, which the core does by itself.
 use crate::enter::{proc, thread, with_cx};
-use crate::wait::{self, Seen};
+use crate::wait::{self, Hooked, Seen};
 use core::sync::atomic::Ordering::Relaxed;
 use csel_core::call::Kind;
 use csel_core::net::tcp;
@@ -37,21 +37,24 @@ pub(crate) fn linger(fd: c_int) {
 fn until(fd: c_int, id: csel_core::arena::Id<csel_core::fd::Sock>, deadline: u64) {
     let t = thread();
     let seen = Seen::now(t);
-    let Ok(mut waiting) = with_cx(|cx| Waiting::begin(cx, &[(id, libc::EPOLLHUP as u32)], How::default())) else { return };
+    let Ok(mut hooked) = Hooked::begin(t, false, |cx, _| Waiting::begin(cx, &[(id, libc::EPOLLHUP as u32)], How::default())) else {
+        return;
+    };
     loop {
-        let step = with_cx(|cx| {
-            let goes_on = proc().and_then(|p| p.get(cx.inst, fd)).is_some_and(|held| {
+        let goes_on = with_cx(|cx| {
+            proc().and_then(|p| p.get(cx.inst, fd)).is_some_and(|held| {
                 let more = tcp::lingers(cx, &held);
                 held.release(cx);
                 more
-            });
-            if goes_on { waiting.step(cx, deadline) } else { Step::Ready }
+            })
         });
-        match step {
+        if goes_on != Ok(true) {
+            break;
+        }
+        match hooked.step(t, deadline) {
             // A handler ends the wait, not the close.
             Ok(Step::Sleep(s)) if wait::futex(t, seen.handled(), s.word, s.expected, s.until) != Err(csel_core::errno::Errno::EINTR) => {}
             _ => break,
         }
     }
-    let _ = with_cx(|cx| waiting.end(cx));
 }

@@ -20,6 +20,7 @@ pub(crate) mod fd;
 pub(crate) mod host;
 pub(crate) mod ifaddr;
 pub(crate) mod io;
+pub(crate) mod jump;
 pub(crate) mod linger;
 pub(crate) mod msg;
 pub(crate) mod name;
@@ -40,6 +41,7 @@ pub(crate) static FAMILIES: &[&[Row]] = &[
     fd::ROWS,
     host::ROWS,
     ifaddr::ROWS,
+    jump::ROWS,
     name::ROWS,
     process::ROWS,
     procnet::ROWS,

@@ -78,7 +78,7 @@ mod unwinding {
 }
 
 unsafe extern "C" {
-    fn pthread_cancel(thread: libc::pthread_t) -> i32;
+    pub(crate) fn pthread_cancel(thread: libc::pthread_t) -> i32;
     fn pthread_setcancelstate(state: i32, old: *mut i32) -> i32;
 }
 

@@ -38,6 +38,7 @@ mod fork;
 mod icmp;
 mod ioctl;
 mod ipv6;
+mod jump;
 mod libc_api;
 mod netlink;
 mod poll;
@@ -92,6 +93,7 @@ const FAMILIES: &[&[Case]] = &[
     icmp::CASES,
     ioctl::CASES,
     ipv6::CASES,
+    jump::CASES,
     libc_api::CASES,
     netlink::CASES,
     poll::CASES,

@@ -42,6 +42,7 @@ mod jump;
 mod libc_api;
 mod netlink;
 mod poll;
+mod sandbox;
 mod signal;
 mod socket;
 mod splice;
@@ -97,6 +98,7 @@ const FAMILIES: &[&[Case]] = &[
     libc_api::CASES,
     netlink::CASES,
     poll::CASES,
+    sandbox::CASES,
     signal::CASES,
     socket::CASES,
     splice::CASES,

@@ -411,7 +411,8 @@ fn writes_to_two_at_once(net: Net) {
     let (a, b) = pair(net);
     let (c, d) = pair(net);
     let pid = member(|| {
-        (a.take_in_child(), c.take_in_child());
+        a.take_in_child();
+        c.take_in_child();
         confine();
         for _ in 0..100 {
             put_all(&b, &[1; 5000]);

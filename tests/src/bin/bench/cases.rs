@@ -188,6 +188,24 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        word: "workers",
+        server: &["nginx", "-p", "WORK", "-c", "WORK/nginx2.conf"],
+        port: Some("80"),
+        client: &["wrk", "-t", "2", "-c", "64", "-d", "2s", "http://HOST/"],
+        quick: &[("2s", "1s")],
+        figures: &[Figure { name: "HTTP requests, wrk to nginx (2 workers)", unit: "1/s", find: wrk, want: Want::AtLeast(Some(1.0)) }],
+        ..CASE
+    },
+    Case {
+        word: "workers-close",
+        server: &["nginx", "-p", "WORK", "-c", "WORK/nginx2.conf"],
+        port: Some("80"),
+        client: &["wrk", "-t", "2", "-c", "64", "-d", "2s", "-H", "Connection: close", "http://HOST/"],
+        quick: &[("2s", "1s")],
+        figures: &[Figure { name: "HTTP connections, wrk to nginx (2 workers)", unit: "1/s", find: wrk, want: Want::AtLeast(Some(1.0)) }],
+        ..CASE
+    },
+    Case {
         word: "idle",
         server: &["peer", "epoll", "7000"],
         client: &["peer", "many", "HOST", "7000", "10000"],

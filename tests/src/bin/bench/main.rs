@@ -299,20 +299,23 @@ fn main() {
     }
 }
 
-/// The work directory and nginx's site in it.
+/// The work directory and nginx's site in it, for one process and for a master with two workers.
 fn prepare(work: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(work.join("www"))?;
     fs::set_permissions(work, fs::Permissions::from_mode(0o700))?;
     fs::write(work.join("www/index.html"), vec![b'n'; 612])?;
     let w = work.display();
-    let conf = format!(
-        "daemon off; master_process off; worker_processes 1; error_log stderr error; pid {w}/pid; user root;\n\
+    let conf = |processes: &str| {
+        format!(
+            "daemon off; {processes} error_log stderr error; pid {w}/pid; user root;\n\
          events {{ worker_connections 1024; }}\n\
          http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {w}/b; proxy_temp_path {w}/p; fastcgi_temp_path {w}/f;\n\
          uwsgi_temp_path {w}/u; scgi_temp_path {w}/s; server {{ listen 80; root {w}/www; }} }}\n"
-    );
-    fs::write(work.join("nginx.conf"), conf)
+        )
+    };
+    fs::write(work.join("nginx.conf"), conf("master_process off; worker_processes 1;"))?;
+    fs::write(work.join("nginx2.conf"), conf("worker_processes 2;"))
 }
 
 fn measure(b: &mut Bench, only: &[String]) -> Vec<Row> {

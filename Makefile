@@ -29,7 +29,7 @@ test: ## everything CI runs: build, lint, unit tests, our conformance cases, rea
 unit: ## the core's own tests
 	@tests/test.sh unit
 
-apps: ## real programs, unmodified, by LD_PRELOAD and by `csel run` (APPS="curl redis", MODES="native preload run")
+apps: ## real programs, unmodified, by LD_PRELOAD and by `csel run` (APPS="curl redis", MODES="native preload run", APPS_FULL=1)
 	@tests/test.sh apps
 
 conform: needs build ## other people's suites (cpython, node), natively and under csel, compared (about 40 minutes)

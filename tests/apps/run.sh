@@ -3,7 +3,7 @@
 #
 # Each test is tests/apps/NAME.sh (see lib.sh), bounded by its own line `# limit: SECONDS` (120 if it has none); its output is in
 # target/apps/NAME.MODE.log, and shown if it fails. One line a test: "ok NAME MODE: figures" or "not ok NAME MODE". The last line counts.
-# With no NAME: all. Environment: MODES, CSEL_LIB, CSEL_BIN, CSEL_TESTBIN, DATA, JOBS (1).
+# With no NAME: all. Environment: MODES, APPS_FULL (=1: the sizes that issue 3 names, and four times the time), CSEL_LIB, CSEL_BIN, CSEL_TESTBIN, DATA, JOBS (1).
 set -u
 HERE=$(cd "$(dirname "$0")" && pwd); ROOT=$(cd "$HERE/../.." && pwd)
 T=${CARGO_TARGET_DIR:-$ROOT/target}
@@ -14,7 +14,7 @@ passed=0; failed=0
 for name in "$@"; do
   for mode in ${MODES:-preload run}; do
     log=$DATA/$name.$mode.log; t0=$SECONDS
-    limit=$(sed -n 's/^# limit: *//p' "$HERE/$name.sh"); limit=${limit:-120}
+    limit=$(sed -n 's/^# limit: *//p' "$HERE/$name.sh"); limit=${limit:-120}; [ -z "${APPS_FULL:-}" ] || limit=$((limit * 4))
     MODE=$mode timeout -k 5 "$limit" "$HERE/$name.sh" >"$log" 2>&1 </dev/null; rc=$?
     if [ $rc = 0 ] && line=$(grep "^ok $name $mode" "$log"); then
       passed=$((passed + 1)); echo "$line ($((SECONDS - t0)) s)"

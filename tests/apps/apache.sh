@@ -69,9 +69,10 @@ mpm prefork "StartServers 4
 MinSpareServers 2
 MaxSpareServers 8
 MaxRequestWorkers 32"
+# (More threads in each child than there are clients: with none to spare, event ends idle connections, and a request may be on its way.)
 mpm event "StartServers 2
 MinSpareThreads 8
-MaxSpareThreads 64
-ThreadsPerChild 16
-MaxRequestWorkers 64"
+MaxSpareThreads 128
+ThreadsPerChild 32
+MaxRequestWorkers 128"
 pass "$(awk '/Requests\/sec/ {printf "%s %s  ", FILENAME, $2}' *-graceful.wrk *-after.wrk)"

@@ -5,7 +5,8 @@
 //! lock. A lost wake-up shows as a hang once in a million waits, so it is looked for where it cannot hide.
 //!
 //! How it works: [`model`] is the protocol with one shared-memory access per step (all are SeqCst in the code, so interleavings are all there is): two
-//! waiting threads, two producers (one of which may be killed anywhere after its frame is there) and the keeper. For each setting all reachable
+//! waiting threads, two producers (one of which may be killed anywhere after its frame is there; each may ring the leader or, by a hint, any other
+//! thread) and the keeper. For each setting all reachable
 //! states are visited; a state in which nobody can move must have nobody asleep on something that is there. A failure shows the way there.
 //!
 //! Limits: the settings are small, so that all is visited in a second; the model drains in one step (the receive token's own argument is in
@@ -61,6 +62,8 @@ mod model {
         RingClear,
         Commit,
         RingLoad,
+        HintWord,
+        HintWake,
         DeepOn,
         DeepCas,
         DeepCheck,
@@ -76,6 +79,8 @@ mod model {
         next: u8,
         me: u8,
         rouse: [bool; 3],
+        /// It was rung and has not drained since.
+        rung: bool,
         rounds: u8,
     }
 
@@ -101,11 +106,13 @@ mod model {
         /// The first producer was killed.
         killed: bool,
         with_keeper: bool,
+        /// The first thread may leave at any time and never come back.
+        quits: bool,
     }
 
     impl State {
-        pub(super) fn new(with_keeper: bool, rounds: [u8; 2], producers: [bool; 2]) -> Self {
-            let mut s = Self { with_keeper, ..Self::default() };
+        pub(super) fn new(with_keeper: bool, rounds: [u8; 2], producers: [bool; 2], quits: bool) -> Self {
+            let mut s = Self { with_keeper, quits, ..Self::default() };
             for t in 1..3 {
                 s.actors[t].rounds = rounds[t - 1];
                 if rounds[t - 1] == 0 {
@@ -147,7 +154,8 @@ mod model {
                 Some(t) => {
                     self.actors[who].rouse[t] = false;
                     let slot = &mut self.slots[t];
-                    if std::mem::take(&mut slot.armed) | std::mem::take(&mut slot.rung) {
+                    // A producer's mark stays.
+                    if std::mem::take(&mut slot.armed) | slot.rung {
                         slot.blocked = false;
                     }
                     false
@@ -187,6 +195,7 @@ mod model {
                     go(s, At::Drain);
                 }
                 At::Drain => {
+                    s.actors[a].rung = false;
                     s.drain(a);
                     go(s, At::Rouse);
                 }
@@ -233,17 +242,22 @@ mod model {
                 At::Sleep => {
                     // FUTEX_WAIT compares and blocks in one; a wake-up makes it step again; a signal makes it leave.
                     if s.slots[a].armed && !s.slots[a].blocked {
-                        if !keeper && x.rounds > 1 {
+                        if !keeper && (x.rounds > 1 || a == 1 && s.quits) {
                             go(s.clone(), At::EndDisarm);
                         }
                         s.slots[a].blocked = true;
                         go(s, At::Sleep);
                     } else {
+                        // Woken, and a handler ran: it may leave all the same.
+                        if !keeper && (x.rounds > 1 || a == 1 && s.quits) {
+                            go(s.clone(), At::EndDisarm);
+                        }
                         go(s, At::Disarm);
                     }
                 }
                 // Waiting::end and hand_over.
                 At::EndDisarm => {
+                    s.actors[a].rung |= s.slots[a].rung;
                     (s.slots[a].armed, s.slots[a].rung) = (false, false);
                     go(s, At::EndAsleep);
                 }
@@ -258,8 +272,10 @@ mod model {
                     s.actors[a].next = s.successor();
                     let leads = cur & 3;
                     let next = s.actors[a].next;
-                    if (leads != me && cur != NOBODY && leads != 1) || (next == 1 && leads == 1) {
-                        go(s, At::Done);
+                    if leads != me && cur != NOBODY && leads != 1 {
+                        go(s, if x.rung { At::EndPending } else { At::Done });
+                    } else if next == 1 && leads == 1 {
+                        go(s, At::EndPending);
                     } else if next != 0 || cur != 0 {
                         go(s, At::HandCas);
                     } else {
@@ -309,8 +325,28 @@ mod model {
                 }
                 At::RingLoad => {
                     s.actors[a].cur = s.leader;
+                    let leads = slot_of(s.leader);
                     let at = if s.leader == NOBODY { At::Done } else { At::RingWord };
+                    // A hint of any thread, right or wrong; a leaver has none.
+                    for hint in (1..3).filter(|&h| a > 2 && leads.is_some_and(|l| l != h)) {
+                        let mut s = s.clone();
+                        s.actors[a].next = hint as u8;
+                        go(s, At::HintWord);
+                    }
                     go(s, at);
+                }
+                At::HintWord => {
+                    let slot = &mut s.slots[usize::from(x.next)];
+                    if std::mem::take(&mut slot.armed) {
+                        slot.rung = true;
+                        go(s, At::HintWake);
+                    } else {
+                        go(s, At::RingWord);
+                    }
+                }
+                At::HintWake => {
+                    s.slots[usize::from(x.next)].blocked = false;
+                    go(s, At::Done);
                 }
                 At::RingWord => {
                     if let Some(l) = slot_of(x.cur) {
@@ -359,7 +395,7 @@ mod model {
                 if (1..3).contains(&a) && x.at == At::Done && x.rounds > 1 {
                     x.rounds -= 1;
                     x.at = At::Disarm;
-                    (x.cur, x.next, x.me) = (0, 0, 0);
+                    (x.cur, x.next, x.me, x.rung) = (0, 0, 0, false);
                 }
             }
             // The first producer may be killed after its frame is there.
@@ -418,7 +454,11 @@ mod model {
 
 /// Visits all states of one setting.
 fn holds(with_keeper: bool, rounds: [u8; 2], producers: [bool; 2]) {
-    let n = model::explore(model::State::new(with_keeper, rounds, producers)).unwrap_or_else(|s| panic!("asleep for ever:\n{s}"));
+    explore(with_keeper, rounds, producers, false);
+}
+
+fn explore(with_keeper: bool, rounds: [u8; 2], producers: [bool; 2], quits: bool) {
+    let n = model::explore(model::State::new(with_keeper, rounds, producers, quits)).unwrap_or_else(|s| panic!("asleep for ever:\n{s}"));
     println!("keeper {with_keeper}, rounds {rounds:?}, producers {producers:?}: {n} states");
     assert!(n > 100);
 }
@@ -436,6 +476,16 @@ fn two_threads_and_a_producer() {
 #[test]
 fn two_threads_and_a_killed_producer() {
     holds(false, [1, 1], [true, false]);
+}
+
+#[test]
+fn a_thread_that_leaves_beside_one_that_sleeps() {
+    explore(false, [1, 1], [false, true], true);
+}
+
+#[test]
+fn a_thread_that_leaves_and_the_keeper() {
+    explore(true, [1, 0], [false, true], true);
 }
 
 #[test]

@@ -8,13 +8,19 @@
 //! its seat (compare-and-swap to 0), so that a burst costs one system call. A thread that goes back to the application hands the seat to
 //! another sleeper, which need not wake for that; if nobody sleeps, to the keeper's slot if that sleeps deeply, else to nobody: whoever is
 //! awake drains before it sleeps.
+//! *Hints.* In an instance of many processes the leader is seldom the one whom a frame concerns: it would wake only to wake another. So whoever
+//! drains a frame notes in the seat which slot that frame woke ([`learn`]), by a hash of the frame's ports; the next producer of such a frame rings
+//! that slot instead, if its thread sleeps and was not rung already, and leaves the leader on its seat. A thread that was rung so drains before it
+//! sleeps or leaves, as a leader does. A hint is never needed and may be wrong: any sleeper can drain. A slot is taken by thread id where that
+//! is free, so that a thread mostly finds its old one.
 //!
 //! Every hand-over is "store, then look again" against "leave, then look" of the other side, all SeqCst:
 //! ```text
 //! sleeper: word = armed; leader = me;        ring pending? sock ready?   then sleep while word is armed
 //! producer:              frame committed;    leader? word = awake, wake; leader -> 0
+//!                                            leader and hint armed? hint's word = rung, wake; the leader stays
 //! protocol:              level set;          hook?   -> word = awake, wake (after the locks)
-//! leaver:  asleep bit off; leader me or 0 -> next;   next still asleep? ring pending?
+//! leaver:  asleep bit off; leader me or 0 -> next;   next still asleep? ring pending?     (rung: ring pending? in any case)
 //! keeper:  deep = 1;                         leader 0 -> keeper; ring pending? timers?  then sleep
 //! ```
 //! *Spinning.* Before it sleeps a thread may spin, one per instance, with the seat empty so that nobody pays for ringing. It does so only if recent
@@ -50,6 +56,11 @@ const ARMED: u32 = 1;
 /// A producer has said that it wakes it, and may be killed before it does: no reason for our own to leave it at that.
 const RUNG: u32 = 2;
 
+/// Hints of a seat.
+const HINTS: usize = 256;
+/// A frame of no kind that hints are kept for.
+pub const NO_HINT: u32 = u32::MAX;
+
 /// In a hook's mask: an epoll set's own waiter, content with the hint that something may be ready.
 pub const HINT: u32 = 1 << 30;
 
@@ -73,6 +84,35 @@ pub struct Seat {
     leader: AtomicU32,
     spare: AtomicU32,
     slots: [Slot; SLOTS],
+    /// By kind of frame ([`kind`]): the slot that the last one woke.
+    hints: [AtomicU32; HINTS],
+}
+
+/// Which of the hints is for a frame like this one, its Ethernet header included: told by its ports, or, for one that opens a connection, by the
+/// port of the listener. [`NO_HINT`]: none.
+#[inline]
+pub fn kind(frame: &[u8]) -> u32 {
+    // IPv4 without options, or IPv6 without extension headers, and TCP or UDP behind it.
+    let at = match (frame.get(14), frame.get(23), frame.get(20)) {
+        (Some(0x45), Some(6 | 17), _) => 34,
+        (Some(b), _, Some(6 | 17)) if b >> 4 == 6 => 54,
+        _ => return NO_HINT,
+    };
+    let Some(ports) = frame.get(at..at + 4).and_then(|p| p.first_chunk()) else { return NO_HINT };
+    let is_tcp = if at == 34 { frame[23] } else { frame[20] } == 6;
+    let opens = is_tcp && frame.get(at + 13).is_some_and(|flags| flags & 0x12 == 2);
+    let ports = u32::from_be_bytes(*ports) & if opens { 0xffff } else { u32::MAX };
+    ports.wrapping_mul(0x9e37_79b1) >> 24
+}
+
+/// The frame that was just drained woke the thread in `slot`.
+#[inline]
+pub fn learn(seat: &Seat, kind: u32, slot: u32) {
+    if let Some(h) = seat.hints.get(kind as usize)
+        && h.load(Relaxed) != slot
+    {
+        h.store(slot, Relaxed);
+    }
 }
 
 impl Seat {
@@ -99,9 +139,9 @@ fn claim(seat: &Seat, slot: u32) -> u32 {
     }
 }
 
-/// Rings the leader of a port after frames were committed to it. No lock is held. True if somebody was rung.
+/// Rings the leader of a port, or whom frames of this [`kind`] are for, after they were committed to it. No lock is held. True if somebody was rung.
 #[inline]
-pub fn ring(cx: &Cx<'_>, seat: &Seat) -> bool {
+pub fn ring(cx: &Cx<'_>, seat: &Seat, kind: u32) -> bool {
     // The frame must be seen before the seat is looked at.
     fence(SeqCst);
     let leader = seat.leader.load(SeqCst);
@@ -109,6 +149,17 @@ pub fn ring(cx: &Cx<'_>, seat: &Seat) -> bool {
         return false;
     }
     stats::bump(&cx.inst.stats.doorbells);
+    let hint = seat.hints.get(kind as usize).map_or(0, |h| h.load(Relaxed));
+    if hint > KEEPER
+        && hint != leader & 0xffff
+        && let Some(s) = seat.slots.get(hint as usize - 1)
+        && s.word.compare_exchange(ARMED, RUNG, SeqCst, Relaxed).is_ok()
+    {
+        // If we are killed just now, or that thread does not get on, the next ringer finds it rung and turns to the leader.
+        if summon(cx, s) {
+            return true;
+        }
+    }
     // Wake first, clear the seat then: a ringer killed in between has done its duty, one killed before leaves it to the next one.
     rouse(cx, seat, leader & 0xffff, true);
     let _ = seat.leader.compare_exchange(leader, 0, SeqCst, Relaxed);
@@ -129,19 +180,26 @@ pub fn ring_keeper(cx: &Cx<'_>) {
 /// Wakes a slot's thread if it sleeps (`hard`: even if one of our own has said that it will; what one instance's processes leave undone is [`bury`]'s).
 fn rouse(cx: &Cx<'_>, seat: &Seat, slot: u32, hard: bool) {
     let Some(s) = seat.slots.get((slot as usize).wrapping_sub(1)) else { return };
-    if s.word.swap(if hard { RUNG } else { AWAKE }, SeqCst) == AWAKE && !hard {
+    // One of our own leaves a producer's mark: what that one committed is still the sleeper's to drain.
+    let was = if hard { s.word.swap(RUNG, SeqCst) } else { s.word.compare_exchange(ARMED, AWAKE, SeqCst, SeqCst).unwrap_or_else(|w| w) };
+    if was == AWAKE && !hard {
         return;
     }
-    let key = s.bell.load(Relaxed);
-    if key == 0 {
-        gate::futex_wake(&s.word, 1);
-        return;
-    }
-    let clapper = cx.inst.procs.table.get(Id::new(cx.proc)).map_or(-1, |p| p.clapper.load(Relaxed) as i32 - 1);
-    if bell::ring(clapper, key).is_err() && slot != KEEPER {
+    if !summon(cx, s) && slot != KEEPER {
         // Its bell is out of reach (another network namespace, or it has gone): its keeper will see to it.
         rouse(cx, seat, KEEPER, true);
     }
+}
+
+/// The system call that wakes a slot's thread. False: it cannot be reached.
+fn summon(cx: &Cx<'_>, s: &Slot) -> bool {
+    let key = s.bell.load(Relaxed);
+    if key == 0 {
+        gate::futex_wake(&s.word, 1);
+        return true;
+    }
+    let clapper = cx.inst.procs.table.get(Id::new(cx.proc)).map_or(-1, |p| p.clapper.load(Relaxed) as i32 - 1);
+    bell::ring(clapper, key).is_ok()
 }
 
 /// Wakes a thread of our own instance.
@@ -193,6 +251,12 @@ pub struct State {
 
 impl State {
     fn take(&self, proc: u32, tid: u32) -> u32 {
+        // A thread's slot is mostly the one it had before ([`Seat::hints`]).
+        let (usual, bit) = (tid % 63 + 1, 1 << (tid % 63 + 1));
+        if self.used[0].load(Relaxed) & bit == 0 && self.used[0].fetch_or(bit, AcqRel) & bit == 0 {
+            self.sleepers[usual as usize].owner.store(u64::from(proc) << 32 | u64::from(tid), Relaxed);
+            return usual + 1;
+        }
         for (i, word) in self.used.iter().enumerate() {
             // The keeper's slot is never given out.
             let reserved = u64::from(i == 0);
@@ -272,19 +336,20 @@ impl State {
     }
 }
 
-/// Passes the seat on when `me` (or nobody) has it and `me` goes back to the application.
-fn hand_over(cx: &Cx<'_>, me: u32) {
+/// Passes the seat on when `me` (or nobody) has it and `me` goes back to the application. `rung`: `me` was rung and has not drained since.
+fn hand_over(cx: &Cx<'_>, me: u32, rung: bool) {
     let (st, seat) = (&cx.inst.net.wait, seat(cx));
     let mut me = me;
-    loop {
+    let passed = loop {
         let cur = seat.leader.load(SeqCst);
         let leads = cur & 0xffff;
         if leads != me && cur != 0 && leads != KEEPER {
-            return;
+            break false;
         }
         let next = st.successor();
         if next == KEEPER && leads == KEEPER {
-            return;
+            // It may have gone to sleep on a frame that it took for ours: we were asleep to it, and are not any more.
+            break true;
         }
         if next != 0 || cur != 0 {
             if seat.leader.compare_exchange(cur, claim(seat, next), SeqCst, Relaxed).is_err() {
@@ -303,13 +368,13 @@ fn hand_over(cx: &Cx<'_>, me: u32) {
             // Nobody else would run the timers: let it set its own alarm.
             rouse(cx, seat, next, false);
         }
-        break;
-    }
-    if link::rx::pending(cx) {
+        break true;
+    };
+    if (passed || rung) && link::rx::pending(cx) {
         net::progress(cx);
         cx.flush();
         if link::rx::pending(cx) {
-            ring(cx, seat);
+            ring(cx, seat, NO_HINT);
         }
     }
 }
@@ -371,7 +436,7 @@ pub fn bury(cx: &Cx<'_>, proc: u32) {
         }
         let _ = st.spinner.compare_exchange(owner as u32, 0, AcqRel, Relaxed);
         st.give(slot);
-        hand_over(cx, slot);
+        hand_over(cx, slot, false);
     }
     // It may have died between saying that it wakes somebody and doing so.
     for n in 1..=SLOTS as u32 {
@@ -430,6 +495,8 @@ pub struct Waiting {
     begun: Nanos,
     spun: bool,
     armed: bool,
+    /// A producer rang it, and it has not drained since.
+    rung: bool,
     /// It has been told to go and look: what it was told of is its own to take.
     answered: bool,
 }
@@ -454,6 +521,7 @@ impl Waiting {
             begun: cx.fresh_now(),
             spun: false,
             armed: false,
+            rung: false,
             answered: false,
         };
         if slot != 0 {
@@ -534,7 +602,7 @@ impl Waiting {
     /// Says that we are awake.
     fn disarm(&mut self, cx: &Cx<'_>) {
         if core::mem::take(&mut self.armed) {
-            seat(cx).slots[self.slot as usize - 1].word.store(AWAKE, SeqCst);
+            self.rung |= seat(cx).slots[self.slot as usize - 1].word.swap(AWAKE, SeqCst) == RUNG;
             cx.inst.net.wait.mark(self.slot, false);
         }
     }
@@ -545,6 +613,7 @@ impl Waiting {
         self.disarm(cx);
         let mut busy = 0;
         loop {
+            self.rung = false;
             net::progress(cx);
             cx.flush();
             let now = cx.fresh_now();
@@ -677,7 +746,7 @@ impl Waiting {
             st.sleepers[slot as usize - 1].first.store(0, Relaxed);
             st.give(slot);
         }
-        hand_over(cx, slot);
+        hand_over(cx, slot, self.rung);
     }
 }
 

@@ -89,6 +89,8 @@ const NOTED: usize = 12;
 pub struct Wakes {
     n: Cell<usize>,
     slots: [Cell<u32>; NOTED],
+    /// The last one noted since it was set to 0.
+    pub(crate) last: Cell<u32>,
     signals: Cell<usize>,
     owners: [Cell<(i32, i32)>; 4],
 }
@@ -97,6 +99,7 @@ impl Wakes {
     /// Notes a sleeping thread. With no room left it is woken at once: slower, since it will run into the caller's lock, and as good.
     #[inline]
     pub(crate) fn note(&self, cx: &Cx<'_>, slot: u32) {
+        self.last.set(slot);
         let n = self.n.get();
         if self.slots[..n].iter().any(|s| s.get() == slot) {
             return;

@@ -130,6 +130,10 @@ pub fn settle(cx: &Cx<'_>) {
     if cx.kicks.looped.replace(false) {
         rx::delivered(cx);
     }
+    // Nobody is rung for a frame to ourselves unless it is left behind: somebody else was draining, and may have died at it.
+    if rx::lo_pending(cx) {
+        cx.kicks.note(cx.facts().port);
+    }
     cx.kicks.ring(cx);
 }
 

@@ -14,7 +14,7 @@ use super::{pcap, tx};
 use crate::arena::{Shared, ring::Peek};
 use crate::clock::{MS, Nanos};
 use crate::instance::Cx;
-use crate::net::{Via, dgram, tcp};
+use crate::net::{Via, dgram, tcp, wait};
 use crate::stats::{add, bump};
 use core::sync::atomic::{Ordering::*, fence};
 
@@ -204,7 +204,11 @@ fn port(cx: &Cx<'_>, token: &mut Token) -> bool {
                 }
                 // A frame for whoever had the port before us is not for us.
                 if tag == life {
+                    cx.wakes.last.set(0);
                     ethernet(cx, frame, mac);
+                    if cx.wakes.last.get() != 0 {
+                        wait::learn(&p.seat, wait::kind(frame), cx.wakes.last.get());
+                    }
                 }
                 p.ring.advance(&link.head, span);
             }

@@ -157,11 +157,17 @@ impl Frame<'_> {
             }
         }
         let looped = self.hop.loopback || port == Hop::FLOOD;
+        let kind = wait::kind(self.slot.bytes());
         self.slot.commit();
         if looped {
             cx.kicks.looped.set(true);
         }
-        cx.kicks.note(if port == Hop::FLOOD { cx.facts().port } else { port });
+        match port {
+            Hop::FLOOD => cx.kicks.note(cx.facts().port),
+            // We drain it ourselves ([`super::settle`]).
+            _ if looped => {}
+            _ => cx.kicks.note_kind(port, kind),
+        }
     }
 
     /// With a tap or a bad link.
@@ -214,12 +220,24 @@ pub struct Kicks {
     /// The keeper has something to send by the uplink.
     out: Cell<bool>,
     ports: [Cell<u64>; PORTS / 64],
+    /// What kind of frame they are rung for, if it is one kind for one port ([`wait::kind`]); else [`wait::NO_HINT`].
+    kind: Cell<u32>,
 }
 
 impl Kicks {
+    /// Port `n` has a frame of this [`wait::kind`] in its ring.
+    #[inline]
+    fn note_kind(&self, n: u16, kind: u32) {
+        let first = !self.any.get();
+        let same = first || self.kind.get() == kind;
+        self.note(n);
+        self.kind.set(if same { kind } else { wait::NO_HINT });
+    }
+
     /// Port `n` has something new in its ring.
     #[inline]
     pub fn note(&self, n: u16) {
+        self.kind.set(wait::NO_HINT);
         if let Some(word) = self.ports.get(usize::from(n) / 64) {
             word.set(word.get() | 1 << (n % 64));
             self.any.set(true);
@@ -246,13 +264,14 @@ impl Kicks {
         if self.out.replace(false) {
             wait::ring_keeper(cx);
         }
+        let kind = self.kind.get();
         for (i, word) in self.ports.iter().enumerate() {
             let mut bits = word.replace(0);
             while bits != 0 {
                 let n = (i * 64) as u16 + bits.trailing_zeros() as u16;
                 bits &= bits - 1;
                 if let Some(port) = cx.seg.port(n) {
-                    wait::ring(cx, &port.seat);
+                    wait::ring(cx, &port.seat, kind);
                 }
             }
         }

@@ -41,6 +41,8 @@ counters! {
     sockets;
     /// sockets that became the kernel's, by a route to the host
     sockets_to_host;
+    /// functions of libc's that ran unseen, because the kernel has no Syscall User Dispatch
+    inward_unseen;
     /// TCP connections begun by this side
     tcp_active_opens;
     /// TCP connections taken from a listener's queue

@@ -44,6 +44,8 @@ pub(crate) struct Thread {
     pub(crate) touched: Cell<bool>,
     /// The table that a child about to be forked will have.
     pub(crate) child: Cell<u32>,
+    /// Whether its system calls are made or come to [`crate::inward`], which the kernel reads.
+    pub(crate) selector: Cell<u8>,
 }
 
 thread_local! {
@@ -60,6 +62,7 @@ thread_local! {
             holds: Holds::new(),
             touched: Cell::new(false),
             child: Cell::new(0),
+            selector: Cell::new(crate::inward::ALLOW),
         }
     };
 }

@@ -22,6 +22,7 @@ mod fdguard;
 mod fork;
 mod home;
 mod init;
+mod inward;
 mod keeper;
 #[allow(dead_code)] // Until exec calls it.
 mod pump;

@@ -12,6 +12,7 @@
 //! **Failure.** None. **See also.** sigaction(2), rt_tgsigqueueinfo(2), [`crate::wait`].
 use crate::abi::signal::real;
 use crate::enter::{Thread, thread};
+use crate::inward;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::*};
 use csel_core::errno::{Errno, Result};
 use csel_core::gate;
@@ -94,10 +95,14 @@ fn install(sig: c_int, act: &libc::sigaction) -> Result<()> {
     a.flags.store(act.sa_flags, Relaxed);
     a.mask.store(word(&act.sa_mask), Relaxed);
     a.handler.store(act.sa_sigaction, Release);
+    if sig == libc::SIGSYS && inward::owns_sigsys() {
+        return Ok(());
+    }
     let kept = act.sa_flags & !(libc::SA_RESETHAND | libc::SA_NODEFER);
     let mut ours = *act;
     ours.sa_sigaction = trampoline as *const () as usize;
     ours.sa_flags = kept | libc::SA_SIGINFO;
+    ours.sa_mask = set_of(inward::without_sigsys(word(&act.sa_mask)));
     if is_fault(sig) {
         // A stack overflow must reach the application's handler on its own stack; without one this flag means nothing.
         ours.sa_flags |= libc::SA_ONSTACK;
@@ -113,7 +118,7 @@ fn install(sig: c_int, act: &libc::sigaction) -> Result<()> {
 /// What the application believes is installed.
 fn shown(sig: c_int, old: &mut libc::sigaction) {
     let a = &ACTIONS[sig as usize];
-    if old.sa_sigaction == trampoline as *const () as usize {
+    if old.sa_sigaction == trampoline as *const () as usize || sig == libc::SIGSYS && inward::owns_sigsys() {
         old.sa_sigaction = a.handler.load(Acquire);
         old.sa_flags = a.flags.load(Relaxed);
         old.sa_mask = set_of(a.mask.load(Relaxed));
@@ -134,7 +139,7 @@ pub(crate) fn action(sig: c_int, act: Option<&libc::sigaction>, old: Option<&mut
     shown(sig, &mut was);
     if let Some(act) = act {
         let plain = act.sa_sigaction == libc::SIG_DFL || act.sa_sigaction == libc::SIG_IGN;
-        if plain && !is_fault(sig) {
+        if plain && !is_fault(sig) && !(sig == libc::SIGSYS && inward::owns_sigsys()) {
             // SAFETY: a valid sigaction.
             if unsafe { real::sigaction(sig, act, core::ptr::null_mut()) } != 0 {
                 return Err(crate::ret::errno());
@@ -147,6 +152,37 @@ pub(crate) fn action(sig: c_int, act: Option<&libc::sigaction>, old: Option<&mut
         *old = was;
     }
     Ok(())
+}
+
+/// SIGSYS becomes [`crate::inward`]'s: what the application asked for is remembered.
+pub(crate) fn adopt_sigsys() {
+    // SAFETY: all-zero is a valid sigaction.
+    let mut old: libc::sigaction = unsafe { core::mem::zeroed() };
+    // SAFETY: old is writable.
+    let known = unsafe { real::sigaction(libc::SIGSYS, core::ptr::null(), &raw mut old) } == 0;
+    if known && old.sa_sigaction != trampoline as *const () as usize {
+        let a = &ACTIONS[libc::SIGSYS as usize];
+        a.flags.store(old.sa_flags, Relaxed);
+        a.mask.store(word(&old.sa_mask), Relaxed);
+        a.handler.store(old.sa_sigaction, Release);
+    }
+}
+
+/// A SIGSYS that is the application's.
+pub(crate) unsafe fn pass_on(sig: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let handler = ACTIONS[sig as usize].handler.load(Acquire);
+    if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
+        // SAFETY: the kernel's siginfo. What it sends for a call that a filter refused cannot be ignored.
+        if handler == libc::SIG_DFL || unsafe { (*info).si_code } > 0 {
+            set_default(sig);
+            let me = thread().me();
+            // SAFETY: plain numbers.
+            let _ = unsafe { gate::syscall(libc::SYS_tgkill, [me.pid as usize, me.tid as usize, sig as usize, 0, 0, 0]) };
+        }
+        return;
+    }
+    // SAFETY: as the kernel called us.
+    unsafe { trampoline(sig, info, context) };
 }
 
 /// The handlers that came while the thread was in the core run now.
@@ -203,8 +239,10 @@ unsafe extern "C-unwind" fn trampoline(sig: c_int, info: *mut siginfo_t, context
     }
     // SAFETY: what the application installed; a handler of one argument ignores the others.
     let handler: unsafe extern "C-unwind" fn(c_int, *mut siginfo_t, *mut c_void) = unsafe { core::mem::transmute(handler) };
+    let was = inward::suspend(t);
     // SAFETY: called as the kernel would have.
     crate::wait::handled(t, || unsafe { handler(sig, info, context.cast()) });
+    inward::resume(t, was);
     // Handlers that have interrupted this one are not the interrupted call's affair.
     t.handled.set(handled);
     t.broke.set(broke);

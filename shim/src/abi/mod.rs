@@ -19,6 +19,7 @@ pub(crate) mod epoll;
 pub(crate) mod fd;
 pub(crate) mod host;
 pub(crate) mod ifaddr;
+pub(crate) mod inward;
 pub(crate) mod io;
 pub(crate) mod jump;
 pub(crate) mod linger;
@@ -42,6 +43,7 @@ pub(crate) static FAMILIES: &[&[Row]] = &[
     host::ROWS,
     ifaddr::ROWS,
     jump::ROWS,
+    inward::ROWS,
     name::ROWS,
     process::ROWS,
     procnet::ROWS,

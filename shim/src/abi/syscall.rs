@@ -14,7 +14,7 @@ use libc::{c_int, c_long, c_uint};
 ///
 /// # Safety
 /// The arguments are the application's.
-unsafe fn dispatch(nr: c_long, a: [usize; 6]) -> Option<c_long> {
+pub(crate) unsafe fn dispatch(nr: c_long, a: [usize; 6]) -> Option<c_long> {
     let fd = a[0] as c_int;
     let ours = is_virtual(fd);
     macro_rules! to {

@@ -213,3 +213,13 @@ fn a_shells_next_program_is_reachable_again() {
     assert_eq!(got.trim(), "here");
     assert_eq!(ok(&s.wait_with_output().expect("it ends")).trim(), "");
 }
+
+/// The keeper is begun at the first socket; it holds nothing of the application's open, not for a moment.
+#[test]
+fn the_keeper_keeps_nothing_open() {
+    let w = World::new();
+    for n in 0..8 {
+        let code = "import socket\na, b = socket.socketpair()\ns = socket.socket()\nb.close()\nprint(a.recv(1, socket.MSG_DONTWAIT))";
+        assert_eq!(ok(&done(w.python(&format!("k{n}"), code))), "b''\n");
+    }
+}

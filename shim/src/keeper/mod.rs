@@ -127,8 +127,10 @@ pub(crate) fn ensure(dir: &CStr) -> Option<Str<500>> {
     };
     if let Ok(child) = clone() {
         if child == 0 {
+            // Before the parent goes on: a copy of a descriptor that it closes next would keep that open (a peer would see no end).
+            shed([arena, segment, pipe[1]]);
             match clone() {
-                Ok(0) => become_keeper(library, [arena, segment, pipe[1]], dir),
+                Ok(0) => become_keeper(library, dir),
                 _ => crate::init::exit_now(0),
             }
         }
@@ -159,9 +161,9 @@ fn clone() -> csel_core::errno::Result<usize> {
     unsafe { gate::syscall(libc::SYS_clone, [0; 6]) }
 }
 
-/// In the grandchild: sheds everything of the application's and executes the library.
-fn become_keeper(library: &CStr, keep: [c_int; 3], dir: &CStr) -> ! {
-    // SAFETY: raw system calls on numbers and strings that live; nothing else runs in this copy.
+/// In the child: lets go of everything of the application's but `keep`, which become descriptors 3 to 5.
+fn shed(keep: [c_int; 3]) {
+    // SAFETY: raw system calls on numbers; nothing else runs in this copy.
     unsafe {
         let _ = gate::syscall(libc::SYS_setsid, [0; 6]);
         if let Ok(null) = gate::open(c"/dev/null", libc::O_RDWR, 0) {
@@ -177,6 +179,13 @@ fn become_keeper(library: &CStr, keep: [c_int; 3], dir: &CStr) -> ! {
             }
         }
         let _ = gate::syscall(libc::SYS_close_range, [6, u32::MAX as usize, 0, 0, 0, 0]);
+    }
+}
+
+/// In the grandchild: executes the library.
+fn become_keeper(library: &CStr, dir: &CStr) -> ! {
+    // SAFETY: raw system calls on strings that live; nothing else runs in this copy.
+    unsafe {
         let none = 0u64;
         let _ = gate::syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, &raw const none as usize, 0, 8, 0, 0]);
         let _ = gate::syscall(libc::SYS_chdir, [c"/".as_ptr() as usize, 0, 0, 0, 0, 0]);

@@ -24,6 +24,7 @@ pub mod keeper;
 pub mod name;
 pub mod net;
 pub mod poll;
+pub mod repair;
 pub mod stats;
 pub mod sync;
 #[cfg(any(test, feature = "testing"))]

@@ -19,7 +19,7 @@ use crate::arena::{Id, Shared};
 use crate::errno::{Errno, Result};
 use crate::fd::Sock;
 use crate::instance::{Cx, Instance, SOCKS};
-use crate::sync::{Guard, Lock, rank};
+use crate::sync::{Guard, Lock, Me, rank};
 use core::sync::atomic::Ordering::*;
 
 /// First ephemeral port (net.ipv4.ip_local_port_range).
@@ -97,6 +97,18 @@ pub struct Ticket(pub(super) u32);
 impl Ticket {
     /// No reservation.
     pub const NONE: Self = Self(0);
+}
+
+/// How many reservations there are, of sockets and of connections that have outlived theirs.
+pub(crate) fn census(s: &State, me: &Me) -> [u64; 2] {
+    let mut n = [0, 0];
+    for space in &s.spaces {
+        let t = space.lock(me);
+        for e in t.entries[..=t.fresh as usize].iter().filter(|e| e.port != 0) {
+            n[usize::from(e.sock == 0)] += 1;
+        }
+    }
+    n
 }
 
 fn table<'a>(cx: &'a Cx<'_>, space: Space) -> Guard<'a, Table, { rank::TABLE }> {

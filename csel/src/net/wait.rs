@@ -250,6 +250,10 @@ pub struct State {
 }
 
 impl State {
+    /// How many threads wait.
+    pub(crate) fn census(&self) -> u64 {
+        self.used.iter().map(|w| u64::from(w.load(Relaxed).count_ones())).sum()
+    }
     fn take(&self, proc: u32, tid: u32) -> u32 {
         // A thread's slot is mostly the one it had before ([`Seat::hints`]).
         let (usual, bit) = (tid % 63 + 1, 1 << (tid % 63 + 1));

@@ -129,6 +129,13 @@ pub(super) struct State {
     ages: Lock<Ages, { rank::TABLE }>,
 }
 
+impl State {
+    /// How many connections are in TIME-WAIT.
+    pub(super) fn resting(&self) -> usize {
+        self.rests.used()
+    }
+}
+
 /// The instance's secret.
 #[inline]
 pub(super) fn seed(cx: &Cx<'_>) -> u64 {

@@ -66,6 +66,11 @@ pub struct State {
     scratch: Lock<[u8; 65536], { rank::LEAF }>,
 }
 
+/// What is in use: flows, listeners, connections in TIME-WAIT, orphans.
+pub(crate) fn census(t: &State) -> [u64; 4] {
+    [t.flows.used() as u64, t.listeners.used() as u64, t.demux.resting() as u64, u64::from(t.orphans.load(Relaxed))]
+}
+
 /// A fresh SOCK_STREAM socket: what needs setting up (publishes EPOLLOUT|EPOLLHUP as Linux does for an unconnected one).
 pub fn open(cx: &Cx<'_>, s: &Held) -> Result<()> {
     let (n, _, mut i) = flow::alloc(cx).ok_or(Errno::ENOBUFS)?;

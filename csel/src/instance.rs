@@ -123,6 +123,8 @@ pub struct Instance {
     pub header: Header,
     /// What is fixed.
     pub facts: Once<Facts>,
+    /// Who is inside the core.
+    pub desks: crate::desk::Desks,
     /// Socket buffers: where they lie.
     pub buffers: Buffers,
     /// Counters.
@@ -180,13 +182,16 @@ pub struct Cx<'a> {
     pub wakes: poll::Wakes,
     /// Ports whose bells to ring once no lock is held.
     pub kicks: net::link::tx::Kicks,
+    _inside: crate::desk::Inside<'a>,
 }
 
 impl<'a> Cx<'a> {
     /// A call by `me` in `env`.
     #[inline]
     pub fn new(env: &Env, me: &'a Me) -> Self {
+        let inside = crate::desk::Inside::new(&env.inst.desks, me);
         Self {
+            _inside: inside,
             inst: env.inst,
             seg: env.seg,
             me,

@@ -9,7 +9,8 @@
 //! nothing has come for [`QUIET`] it sleeps *deeply*: with no timeout but the next timer's, rung by producers if nobody else leads, and by
 //! threads that arm an earlier timer. An idle instance's keeper so does not wake at all.
 //! A killed process: the provider watches pidfds (or looks each second while it must wake anyway) and says so with [`Keeper::died`]; a process
-//! that leaves in good order calls [`crate::net::wait::knock`]. Its descriptors are closed as the kernel would ([`crate::fd::Procs::bury`]).
+//! that leaves in good order calls [`crate::net::wait::knock`]. Its descriptors are closed as the kernel would ([`crate::fd::Procs::bury`]); if one of its
+//! threads died inside a call, the tables are put right first ([`crate::repair`]).
 //! When no process is left the keeper stays until nothing is left to deliver, [`LINGER`] at most, and then gives the port back: [`Rest::Leave`]. The arena is
 //! emptied then: the next program of a family that lives on (a shell's) founds the instance anew.
 //! **Limits.** A stopped (SIGSTOP) leader is not relieved: the frames wait, as for a host that is suspended.
@@ -21,7 +22,7 @@ use crate::instance::{Cx, Instance};
 use crate::net::link;
 use crate::net::wait::{self, Sleep, keeping};
 use crate::net::{self, timer};
-use crate::{gate, stats};
+use crate::{gate, repair, stats};
 use core::sync::atomic::Ordering::*;
 
 /// The shortest nap.
@@ -64,13 +65,26 @@ pub struct Keeper {
     carrying: bool,
     /// Sources have bytes that somebody outside waits for.
     busy: bool,
+    /// Somebody died inside, and it could not be put right yet.
+    broken: bool,
 }
 
 impl Keeper {
     /// A keeper that begins now. `bell`: see [`wait::How::bell`].
     pub fn new(cx: &Cx<'_>, bell: u64) -> Self {
         let now = cx.fresh_now();
-        Self { bell, nap: NAP, frames: 0, quiet_since: now, alone_since: 0, expecting_since: 0, died: true, carrying: false, busy: false }
+        Self {
+            bell,
+            nap: NAP,
+            frames: 0,
+            quiet_since: now,
+            alone_since: 0,
+            expecting_since: 0,
+            died: true,
+            carrying: false,
+            busy: false,
+            broken: false,
+        }
     }
 
     /// A process of the family may have died: look at the next turn.
@@ -90,7 +104,7 @@ impl Keeper {
             let now = cx.fresh_now();
             let worked = self.work(cx);
             if core::mem::take(&mut self.died) || worked {
-                bury(cx);
+                self.broken = !bury(cx);
             }
             cx.flush();
             let (alive, expected) = self.family(cx);
@@ -111,6 +125,11 @@ impl Keeper {
             }
             if worked || came {
                 self.quiet_since = now;
+            }
+            if self.broken {
+                // Who would not come out may be stopped: again soon.
+                self.died = true;
+                return Rest::Sleep(keeping::nap(cx, self.bell, now + LONG_NAP));
             }
             if now.saturating_sub(self.quiet_since) >= QUIET || self.alone_since != 0 || self.carrying {
                 // Left alone, or carrying, there is nobody to drain but us: always rung, and awake for the timers.
@@ -177,21 +196,26 @@ impl Keeper {
     }
 }
 
-/// Closes what dead processes had open.
-fn bury(cx: &Cx<'_>) {
+/// Closes what dead processes had open, and puts right what they left half done. False: that is still to be done.
+fn bury(cx: &Cx<'_>) -> bool {
+    // First: a table is closed through tables that are whole.
+    let whole = repair::run(cx);
     let procs = &cx.inst.procs;
     // Which ones first: burying changes the table.
     let mut dead = [0u32; 64];
     let mut n = 0;
-    for p in procs.dead().take(dead.len()) {
+    for p in procs.dead(cx.now()).take(dead.len()) {
         dead[n] = p;
         n += 1;
     }
     for &p in &dead[..n] {
+        let pid = procs.get(p).pid.load(Relaxed);
         wait::bury(cx, p);
         procs.bury(cx, p);
+        cx.inst.desks.bury(pid);
         cx.flush();
     }
+    whole
 }
 
 /// Is there a keeper, as far as one load tells? The kernel marks the word of one that dies (a robust futex).
@@ -212,6 +236,7 @@ pub fn is_kept(cx: &Cx<'_>) -> bool {
         return true;
     }
     if word.compare_exchange(pid, 0, SeqCst, Relaxed).is_ok() {
+        cx.inst.desks.bury(pid);
         keeping::awake(cx);
     }
     false

@@ -16,6 +16,7 @@ pub mod arena;
 pub mod call;
 pub mod clock;
 pub mod config;
+pub mod desk;
 pub mod errno;
 pub mod fd;
 pub mod gate;

@@ -117,6 +117,8 @@ counters! {
     arena_full;
     /// times the keeper worked because no thread of the application did
     keeper_turns;
+    /// times the tables were put right after a death inside a call
+    repairs;
     /// panics caught at the edge: each is a bug of csel
     panics;
 }

@@ -83,8 +83,9 @@ impl World {
                     other => panic!("founding: {other:?}"),
                 }
                 let me = Me::ask();
-                let proc = inst.procs.enter(me.pid).unwrap_or_else(|e| panic!("{e}"));
-                Host { env: Env { inst, seg, clock: now, proc }, me }
+                let mut env = Env { inst, seg, clock: now, proc: 0 };
+                env.proc = inst.procs.enter(&Cx::new(&env, &me), me.pid).unwrap_or_else(|e| panic!("{e}"));
+                Host { env, me }
             })
             .collect();
         Self { hosts }

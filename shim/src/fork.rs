@@ -47,13 +47,25 @@ extern "C" fn child() {
     let n = t.child.replace(0);
     let Some(env) = enter::env() else { return };
     if n == 0 {
-        if let Ok(n) = env.inst.procs.enter(gate::getpid()) {
-            enter::publish(Env { proc: n, ..*env });
-        }
-        return;
+        return anew(env);
     }
-    env.inst.procs.get(n).pid.store(gate::getpid(), Release);
-    enter::publish(Env { proc: n, ..*env });
+    let mine = env.inst.procs.table.get(Id::new(n)).is_some_and(|p| {
+        let pid = gate::getpid();
+        // The parent may have written it already.
+        p.pid.compare_exchange(u32::MAX, pid, AcqRel, Relaxed).map_or_else(|is| is == pid, |_| true)
+    });
+    if mine {
+        enter::publish(Env { proc: n, ..*env });
+    } else {
+        anew(env);
+    }
+}
+
+/// A table of our own with nothing in it: there was none left, or we came so late that ours was taken for a stillborn's.
+fn anew(env: &Env) {
+    if let Ok(Ok(n)) = enter::with_env(env, |cx| cx.inst.procs.enter(cx, gate::getpid())) {
+        enter::publish(Env { proc: n, ..*env });
+    }
 }
 
 /// fork(2) by `real`, which calls the atfork handlers or (if `bare`) does not.
@@ -97,6 +109,11 @@ pub(crate) fn leave() {
         return;
     }
     let _ = with_cx(|cx| {
+        if cx.inst.desks.has_others(cx.me) && csel_core::keeper::is_kept(cx) {
+            // Other threads of ours are at work until the process ends: the keeper closes what is ours then, as it does for those that are killed.
+            csel_core::net::wait::knock(cx);
+            return;
+        }
         enter::retire();
         csel_core::net::wait::bury(cx, cx.proc);
         cx.inst.procs.bury(cx, cx.proc);

@@ -21,7 +21,7 @@ use csel_core::arena::found::{self, Founded};
 use csel_core::config::{Config, Name, Path, Str};
 use csel_core::errno::{Errno, Result};
 use csel_core::gate;
-use csel_core::instance::{Env, Instance};
+use csel_core::instance::{Cx, Env, Instance};
 use csel_core::net::link::join::{self, JoinError};
 use csel_core::net::link::segment::Segment;
 use csel_core::sync::Me;
@@ -301,7 +301,8 @@ fn begin() -> Result<()> {
                 return None;
             }
             crate::exec::claim(inst);
-            Some(inst.procs.enter(gate::getpid()))
+            let unknown = Env { inst, seg, clock: enter::clock, proc: 0 };
+            Some(inst.procs.enter(&Cx::new(&unknown, enter::thread().me()), gate::getpid()))
         });
         if let Some(proc) = entered {
             let proc = proc?;

@@ -222,12 +222,16 @@ impl Hooked {
     pub(crate) fn bell(&self, t: &Thread) -> Option<c_int> {
         t.holds.with(self, |h| h.bell.as_ref().map(Bell::fd)).flatten()
     }
-    /// Ends the wait, keeping the socket.
-    fn end(self, t: &Thread, id: Id<Sock>) -> Result<Option<Held>> {
+    /// Ends the wait and goes on with the socket; `None`: it is not open any more.
+    fn end<R>(self, t: &Thread, id: Id<Sock>, f: impl FnOnce(&Cx<'_>, &Held) -> R) -> Result<Option<R>> {
         with_cx(|cx| {
             let held = Held::take(cx.inst, id);
             self.leave(t, cx);
-            held
+            held.map(|held| {
+                let r = f(cx, &held);
+                held.release(cx);
+                r
+            })
         })
     }
     fn leave(&self, t: &Thread, cx: &Cx<'_>) {
@@ -374,14 +378,9 @@ fn sleep(
                 }
             }
         }
-        let Some(held) = hooked.end(t, w.sock)? else { return Err(Errno::EBADF) };
         // An interrupted call is tried once more, and then says what it has moved so far.
-        let out = with_cx(|cx| {
-            let out = step(cx, &held, timed_out || interrupted);
-            held.release(cx);
-            out
-        })?;
-        match out {
+        let out = hooked.end(t, w.sock, |cx, held| step(cx, held, timed_out || interrupted))?;
+        match out.ok_or(Errno::EBADF)? {
             Outcome::Fail(Errno::EAGAIN | Errno::EINPROGRESS | Errno::EALREADY) if interrupted && !t.faulted.get() => {
                 return Err(Errno::EINTR);
             }

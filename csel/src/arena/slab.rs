@@ -126,6 +126,25 @@ impl<T: Shared + Sync, const N: usize> Slab<T, N> {
         }
     }
 
+    /// The free list and the count anew from the items: what a thread that died in [`Self::alloc`] or [`Self::free`] had taken off is free again.
+    /// Nobody else may be at it.
+    pub fn repair(&self) {
+        let (mut first, mut used) = (0, 0);
+        let fresh = self.fresh.load(Acquire).min(N as u32);
+        for id in (1..=fresh).rev() {
+            let e = &self.items[id as usize - 1];
+            if e.life.load(Acquire) & 1 == 1 {
+                used += 1;
+            } else {
+                e.next.store(first, Relaxed);
+                first = id;
+            }
+        }
+        self.used.store(used, Relaxed);
+        let head = self.free.load(Acquire);
+        self.free.store((head >> 32).wrapping_add(1) << 32 | u64::from(first), Release);
+    }
+
     fn entry(&self, id: Id<T>) -> Option<&Entry<T>> {
         if id.is_none() { None } else { self.items.get(id.index()) }
     }
@@ -146,6 +165,11 @@ impl<T: Shared + Sync, const N: usize> Slab<T, N> {
     pub fn iter(&self) -> impl Iterator<Item = (Id<T>, &T)> {
         let n = (self.fresh.load(Acquire) as usize).min(N);
         (1..=n as u32).filter_map(move |i| self.get(Id::new(i)).map(|t| (Id::new(i), t)))
+    }
+
+    /// The highest id ever given out.
+    pub fn high(&self) -> u32 {
+        self.fresh.load(Acquire).min(N as u32)
     }
 
     /// How many are in use.

@@ -22,6 +22,8 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*}
 
 /// Descriptors of a process that can be virtual.
 pub const FDS: usize = 65536;
+/// How long an announced process has to come if its parent is dead.
+const STILLBORN: Nanos = 900 * crate::clock::MS;
 /// Processes of an instance.
 pub const PROCS: usize = 1024;
 
@@ -31,6 +33,8 @@ pub const PROCS: usize = 1024;
 pub struct Sock {
     /// Table words and operations in flight.
     pub refs: AtomicU32,
+    /// References that a repair has found ([`crate::repair`]).
+    pub(crate) tally: AtomicU32,
     kind: AtomicU8,
     /// SO_REUSEADDR and friends that the hot paths look at; see [`crate::net::option`].
     pub bits: AtomicU8,
@@ -230,8 +234,11 @@ impl Drop for Held {
 #[repr(C)]
 #[derive(Shared)]
 pub struct Proc {
-    /// Its pid; 0 once it is gone.
+    /// Its pid; 0 once it is gone; `u32::MAX` if it has only been announced, by a parent about to fork.
     pub pid: AtomicU32,
+    /// Who announced it, and when.
+    parent: AtomicU32,
+    announced: AtomicU64,
     /// One above the highest descriptor that was ever virtual: bounds the walks.
     pub high: AtomicU32,
     /// One above the descriptor of the process's own socket that rings bells ([`crate::gate::bell`]); 0: none.
@@ -311,7 +318,7 @@ impl Procs {
         self.table.get(Id::new(n)).unwrap_or_else(|| unreachable!("a process that runs is in the table"))
     }
     /// A table for process `pid`: the one it has already (it called exec), or a fresh, empty one.
-    pub fn enter(&self, pid: u32) -> Result<u32> {
+    pub fn enter(&self, cx: &Cx<'_>, pid: u32) -> Result<u32> {
         if pid != u32::MAX
             && let Some((id, _)) = self.table.iter().find(|(_, p)| p.pid.load(Relaxed) == pid)
         {
@@ -323,12 +330,14 @@ impl Procs {
         }
         p.high.store(0, Relaxed);
         p.clapper.store(0, Relaxed);
+        p.parent.store(cx.me.pid, Relaxed);
+        p.announced.store(cx.now(), Relaxed);
         p.pid.store(pid, Release);
         Ok(id.0)
     }
     /// A copy of process `parent`'s table for a child that is about to be forked; the child fills in its pid.
     pub fn fork(&'static self, cx: &Cx<'_>, parent: u32) -> Result<u32> {
-        let n = self.enter(u32::MAX)?;
+        let n = self.enter(cx, u32::MAX)?;
         let (from, to) = (self.get(parent), self.get(n));
         let high = from.high.load(Acquire);
         to.high.store(high, Relaxed);
@@ -354,9 +363,16 @@ impl Procs {
         self.table.iter().map(|(_, p)| p.pid.load(Relaxed)).any(|pid| pid != 0 && pid != u32::MAX && crate::gate::process_exists(pid))
     }
     /// The processes that are gone without having said so.
-    pub fn dead(&'static self) -> impl Iterator<Item = u32> {
-        let gone = |p: &Proc| {
+    pub fn dead(&'static self, now: Nanos) -> impl Iterator<Item = u32> {
+        let gone = move |p: &Proc| {
             let pid = p.pid.load(Relaxed);
+            if pid == u32::MAX {
+                // Its parent died around the fork: if there is a child, it comes at once or not at all.
+                let late = now.saturating_sub(p.announced.load(Relaxed)) > STILLBORN;
+                return late
+                    && !crate::gate::process_exists(p.parent.load(Relaxed))
+                    && p.pid.compare_exchange(pid, 0, AcqRel, Relaxed).is_ok();
+            }
             pid != 0 && pid != u32::MAX && !crate::gate::process_exists(pid)
         };
         self.table.iter().filter(move |(_, p)| gone(p)).map(|(id, _)| id.0)

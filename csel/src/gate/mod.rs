@@ -66,6 +66,18 @@ pub fn thread_exists(tid: u32) -> bool {
     sandbox::is_confined() || plain(libc::SYS_tkill, [tid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH) && !is_zombie(tid)
 }
 
+/// `tgkill(pid, tid, 0)`: has process `pid` a thread of that number? As [`thread_exists`], but a number that another process has now is none.
+pub fn thread_of_exists(pid: u32, tid: u32) -> bool {
+    sandbox::is_confined() || plain(libc::SYS_tgkill, [pid as usize, tid as usize, 0, 0, 0, 0]) != Err(Errno::ESRCH) && !is_zombie(pid)
+}
+
+/// `membarrier(MEMBARRIER_CMD_GLOBAL)`: every thread of the system has passed a memory barrier since. Where the kernel has none, time does it.
+pub fn membarrier() {
+    if sandbox::is_confined() || plain(libc::SYS_membarrier, [1, 0, 0, 0, 0, 0]).is_err() {
+        sandbox::nap(2_000_000);
+    }
+}
+
 /// `kill(pid, 0)`: is there a process of that number? One that has ended and that nobody has waited for is none.
 pub fn process_exists(pid: u32) -> bool {
     sandbox::is_confined() || plain(libc::SYS_kill, [pid as usize, 0, 0, 0, 0, 0]) != Err(Errno::ESRCH) && !is_zombie(pid)

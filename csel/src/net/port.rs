@@ -65,6 +65,8 @@ struct Entry {
     /// What [`Sock::bits`] was, for an orphan's.
     bits: u8,
     connected: bool,
+    /// A repair has found whose it is.
+    held: bool,
 }
 
 /// One port space.
@@ -97,6 +99,10 @@ pub struct Ticket(pub(super) u32);
 impl Ticket {
     /// No reservation.
     pub const NONE: Self = Self(0);
+    /// Its number; 0: none.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// How many reservations there are, of sockets and of connections that have outlived theirs.
@@ -111,8 +117,57 @@ pub(crate) fn census(s: &State, me: &Me) -> [u64; 2] {
     n
 }
 
+#[inline]
 fn table<'a>(cx: &'a Cx<'_>, space: Space) -> Guard<'a, Table, { rank::TABLE }> {
-    cx.inst.net.port.spaces[space as usize].lock(cx.me)
+    let mut t = cx.inst.net.port.spaces[space as usize].lock(cx.me);
+    if t.inherited() {
+        t.rebuild();
+    }
+    t
+}
+
+/// After a death inside: tables whose lock was held are made anew.
+pub(crate) fn unlock(cx: &Cx<'_>) {
+    for space in &cx.inst.net.port.spaces {
+        if let Some(mut t) = space.take_over(cx.me).filter(|t| t.inherited()) {
+            t.rebuild();
+        }
+    }
+}
+
+/// After a death inside: lets go of what nobody has any more. The instance is halted; `marks` are the tickets that are held.
+pub(crate) fn repair(cx: &Cx<'_>, held: &mut dyn FnMut(&mut dyn FnMut(u32))) {
+    for (n, space) in cx.inst.net.port.spaces.iter().enumerate() {
+        let Some(mut t) = space.take_over(cx.me) else { continue };
+        if t.inherited() {
+            t.rebuild();
+        }
+        if t.fresh == 0 {
+            continue;
+        }
+        for e in 1..=t.fresh as usize {
+            t.entries[e].held = false;
+        }
+        if n == Space::Tcp as usize {
+            let t = &mut *t;
+            held(&mut |ticket| {
+                if let Some(e) = t.entries.get_mut(ticket as usize) {
+                    e.held = true;
+                }
+            });
+        }
+        for e in 1..=t.fresh {
+            let entry = t.entries[e as usize];
+            let kept = match entry.sock {
+                _ if entry.port == 0 => true,
+                0 => entry.held,
+                s => cx.inst.socks.get(Id::new(s)).is_some() && t.of[s as usize] == e,
+            };
+            if !kept {
+                t.remove(e);
+            }
+        }
+    }
 }
 
 /// Do two local addresses have a packet in common? (inet_rcv_saddr_equal)
@@ -126,6 +181,27 @@ fn overlap(a: Ip, a6: bool, b: Ip, b6: bool) -> bool {
 }
 
 impl Table {
+    /// Chains, counts and the free list anew from the entries: whoever had the lock died.
+    #[cold]
+    fn rebuild(&mut self) {
+        self.heads.fill(0);
+        self.explicit.fill(0);
+        self.of.fill(0);
+        self.free = 0;
+        self.fresh = self.fresh.min(ENTRIES as u32);
+        for n in (1..=self.fresh).rev() {
+            let e = self.entries[n as usize];
+            // Whole, and the only one of its socket.
+            let whole = e.port != 0 && e.sock as usize <= SOCKS && (e.sock == 0 || self.of[e.sock as usize] == 0);
+            if whole {
+                self.place(n, e);
+            } else {
+                self.entries[n as usize] = Entry { next: self.free, sock: 0, port: 0, ..e };
+                self.free = n;
+            }
+        }
+    }
+
     fn next_random(&mut self) -> u64 {
         if self.random == 0 {
             self.random = crate::gate::random() | 1;
@@ -151,6 +227,12 @@ impl Table {
 
     fn insert(&mut self, e: Entry) -> Result<u32> {
         let n = self.alloc()?;
+        self.place(n, e);
+        Ok(n)
+    }
+
+    /// Puts entry `n` into its chain.
+    fn place(&mut self, n: u32, e: Entry) {
         let port = usize::from(e.port);
         let first = self.heads[port];
         self.entries[n as usize] = Entry { next: first, prev: 0, ..e };
@@ -164,7 +246,6 @@ impl Table {
         if e.sock != 0 {
             self.of[e.sock as usize] = n;
         }
-        Ok(n)
     }
 
     fn remove(&mut self, n: u32) {
@@ -273,6 +354,7 @@ pub fn bind(cx: &Cx<'_>, space: Space, sock: Id<Sock>, at: &Endpoint) -> Result<
         state: BOUND,
         bits: a.bits,
         connected: false,
+        held: false,
     })?;
     Ok(port)
 }
@@ -313,6 +395,7 @@ pub fn ephemeral(
             state: PICKED,
             bits: a.bits,
             connected: true,
+            held: false,
         })?;
         return Ok(port);
     }
@@ -375,6 +458,7 @@ pub fn share(cx: &Cx<'_>, child: Id<Sock>, local: &Endpoint, remote: &Endpoint) 
         state: BOUND,
         bits,
         connected: true,
+        held: false,
     })?;
     Ok(())
 }

@@ -194,6 +194,9 @@ fn queue(cx: &Cx<'_>, n: usize) {
     let t = &cx.inst.net.timer;
     let now = cx.now();
     let mut w = t.wheels.lock(cx.me);
+    if w.inherited() {
+        rebuild(cx, &mut w);
+    }
     let due = nanos(t.nodes[n].due.load(SeqCst));
     if due == NEVER {
         return;
@@ -207,6 +210,34 @@ fn queue(cx: &Cx<'_>, n: usize) {
     if at < nanos(t.next.load(Relaxed)) {
         t.next.store(at, SeqCst);
     }
+}
+
+/// After a death inside: what was armed and not queued is, and the wheels are made anew if somebody died in them. The instance is halted.
+pub(crate) fn repair(cx: &Cx<'_>) {
+    let t = &cx.inst.net.timer;
+    let Some(mut w) = t.wheels.take_over(cx.me) else { return };
+    rebuild(cx, &mut w);
+    drop(w);
+    for owner in [Owner::Dgram, Owner::Link] {
+        arm(cx, owner, cx.now());
+    }
+}
+
+/// The wheels anew from the deadlines.
+#[cold]
+fn rebuild(cx: &Cx<'_>, w: &mut Wheels) {
+    let t = &cx.inst.net.timer;
+    let now = cx.now();
+    w.heads.fill(0);
+    w.bits.fill(0);
+    w.done = [(now >> NEAR).saturating_sub(1), (now >> FAR).saturating_sub(1)];
+    for n in (1..=super::tcp::high(cx) as usize).chain([Owner::Dgram.node(), Owner::Link.node()]) {
+        w.links[n] = Links { next: 0, prev: 0, place: 0 };
+        let due = nanos(t.nodes[n].due.load(SeqCst));
+        let at = if due == NEVER { 0 } else { w.link(n, due, now) };
+        t.nodes[n].queued.store(at, SeqCst);
+    }
+    t.next.store(word(w.next()), SeqCst);
 }
 
 /// When the next timer is due; a load.

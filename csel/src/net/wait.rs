@@ -42,6 +42,8 @@ use crate::poll::{self, ev};
 use crate::stats;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 
+pub(crate) mod repair;
+
 /// Threads of an instance that can sleep at once.
 pub const SLOTS: usize = 1024;
 /// While waits are long, every so many waits spin all the same.
@@ -185,9 +187,15 @@ fn rouse(cx: &Cx<'_>, seat: &Seat, slot: u32, hard: bool) {
     if was == AWAKE && !hard {
         return;
     }
-    if !summon(cx, s) && slot != KEEPER {
+    if summon(cx, s) {
+        return;
+    }
+    if slot != KEEPER {
         // Its bell is out of reach (another network namespace, or it has gone): its keeper will see to it.
         rouse(cx, seat, KEEPER, true);
+    } else if core::ptr::eq(seat, self::seat(cx)) {
+        // Our keeper is dead, perhaps: from now on sleepers look after the timers, until there is another.
+        crate::keeper::is_kept(cx);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::errno::{Errno, Result};
 use crate::fd::{self, Held, Sock};
 use crate::gate::edge;
 use crate::instance::Cx;
-use crate::sync::{Lock, Me, rank};
+use crate::sync::{Guard, Lock, Me, rank};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 /// Epoll sets of an instance.
@@ -249,6 +249,63 @@ impl Lists {
     }
 }
 
+/// After a death inside: sets that are no description's and interests that are no set's go; the lists of the others are made anew, with every interest
+/// on the ready list: those that have nothing to say leave it when they are asked.
+pub(super) fn repair(cx: &Cx<'_>) {
+    let p = &cx.inst.poll;
+    for (id, set) in p.sets.iter() {
+        let theirs = cx.inst.socks.get(Id::new(set.sock.load(Relaxed)));
+        if theirs.is_some_and(|s| s.kind() == crate::call::Kind::Epoll && s.body.load(Relaxed) == id.0) {
+            if let Some(mut lists) = set.lists.take_over(cx.me) {
+                *lists = Lists { head: 0, tail: 0, all: 0 };
+            }
+            set.incoming.store(0, SeqCst);
+            set.watches.store(0, SeqCst);
+        } else {
+            drop(set.lists.take_over(cx.me));
+            p.sets.free(id);
+        }
+    }
+    for (id, it) in p.items.iter() {
+        let set = p.sets.get(Id::new(it.set.load(Relaxed)));
+        let hook = p.hooks.get(Id::new(it.hook.load(Relaxed))).filter(|h| {
+            queue::is_item(h, id.0)
+                && h.sock.load(Relaxed) == it.sock.load(Relaxed)
+                && cx.inst.socks.get(Id::new(it.sock.load(Relaxed))).is_some()
+        });
+        match (set, hook) {
+            (Some(set), Some(hook)) => {
+                hook.kept.store(1, Relaxed);
+                it.linked.store(0, SeqCst);
+                set.watches.fetch_add(u32::from(it.watch.load(Relaxed) != 0), SeqCst);
+                if let Some(mut lists) = set.lists.take_over(cx.me) {
+                    lists.enlist(cx, id.0, it);
+                }
+                set.push(cx, id.0, it);
+            }
+            _ => {
+                it.set.store(0, SeqCst);
+                p.items.free(id);
+            }
+        }
+    }
+}
+
+/// Locks a set's lists; made anew if whoever had them died.
+fn lock<'a>(cx: &Cx<'_>, id: Id<Set>, set: &'a Set, me: &'a Me) -> Guard<'a, Lists, { rank::EPOLL }> {
+    let mut lists = set.lists.lock(me);
+    if lists.inherited() {
+        *lists = Lists { head: 0, tail: 0, all: 0 };
+        set.incoming.store(0, SeqCst);
+        for (n, it) in cx.inst.poll.items.iter().filter(|(_, it)| it.set.load(Relaxed) == id.0) {
+            it.linked.store(0, SeqCst);
+            lists.enlist(cx, n.0, it);
+            set.push(cx, n.0, it);
+        }
+    }
+    lists
+}
+
 /// What an item would report now.
 fn level(cx: &Cx<'_>, it: &Item) -> u32 {
     let events = it.events.load(SeqCst);
@@ -317,7 +374,7 @@ pub fn ctl(cx: &Cx<'_>, ep: &Held, op: i32, target: &Held, fd: i32, event: Event
         _ => return Err(Errno::EINVAL),
     }
     let events = event.events | ev::ALWAYS;
-    let mut lists = set.lists.lock(cx.me);
+    let mut lists = lock(cx, set_id, set, cx.me);
     let found = find(cx, set_id, target, target.id(), fd);
     match (op, found) {
         (libc::EPOLL_CTL_ADD, Some(_)) => return Err(Errno::EEXIST),
@@ -381,7 +438,7 @@ fn remove(cx: &Cx<'_>, lists: &mut Lists, id: u32, it: &'static Item, target: &S
 /// Gives the interest of `ep` in (`target`, `fd`) a watch; its number, for [`is_watched`].
 pub fn watch(cx: &Cx<'_>, ep: &Held, target: &Held, fd: i32, watch: i32) -> Option<u32> {
     let (set_id, set) = set_of(cx, ep)?;
-    let _lists = set.lists.lock(cx.me);
+    let _lists = lock(cx, set_id, set, cx.me);
     let (id, it) = find(cx, set_id, target, target.id(), fd)?;
     if it.watch.compare_exchange(0, watch as u32 + 1, Relaxed, Relaxed).is_err() {
         return None;
@@ -407,11 +464,11 @@ pub fn is_watched(cx: &Cx<'_>, id: u32, watch: i32) -> bool {
 
 /// What is ready, into `out`, as epoll_wait(2) would report it; how many. Never waits.
 pub fn wait(cx: &Cx<'_>, ep: &Held, out: &mut [Event]) -> usize {
-    let Some((_, set)) = set_of(cx, ep) else { return 0 };
+    let Some((set_id, set)) = set_of(cx, ep) else { return 0 };
     if set.is_quiet(ep) || out.is_empty() {
         return 0;
     }
-    let mut lists = set.lists.lock(cx.me);
+    let mut lists = lock(cx, set_id, set, cx.me);
     set.collect(cx, &mut lists);
     let mut rest = Lists { head: core::mem::take(&mut lists.head), tail: core::mem::take(&mut lists.tail), all: 0 };
     let mut n = 0;
@@ -455,13 +512,13 @@ pub fn wait(cx: &Cx<'_>, ep: &Held, out: &mut [Event]) -> usize {
 
 /// Is anything in the set ready? The truth, by asking; items that are not leave the list.
 pub(super) fn is_ready(cx: &Cx<'_>, s: &Sock) -> bool {
-    let Some((_, set)) = set_of(cx, s) else { return false };
+    let Some((set_id, set)) = set_of(cx, s) else { return false };
     if set.is_quiet(s) {
         return false;
     }
     // Maybe inside an outer set's lock of the same rank: outer before inner.
     let me = Me::new(cx.me.pid, cx.me.tid);
-    let mut lists = set.lists.lock(&me);
+    let mut lists = lock(cx, set_id, set, &me);
     set.collect(cx, &mut lists);
     while let Some((id, it)) = lists.pop(cx) {
         it.linked.store(0, SeqCst);
@@ -514,7 +571,7 @@ pub(super) fn release(cx: &Cx<'_>, s: &Sock, id: Id<Sock>) {
         let Some(it) = item(cx, first) else { break };
         let set_id = Id::new(it.set.load(Relaxed));
         let Some(set) = cx.inst.poll.sets.get(set_id) else { continue };
-        let mut lists = set.lists.lock(cx.me);
+        let mut lists = lock(cx, set_id, set, cx.me);
         if it.set.load(Relaxed) == set_id.0 && it.sock.load(Relaxed) == id.0 {
             remove(cx, &mut lists, first, it, s);
         }
@@ -523,7 +580,7 @@ pub(super) fn release(cx: &Cx<'_>, s: &Sock, id: Id<Sock>) {
         return;
     }
     let Some((set_id, set)) = set_of(cx, s) else { return };
-    let mut lists = set.lists.lock(cx.me);
+    let mut lists = lock(cx, set_id, set, cx.me);
     while let Some(it) = item(cx, lists.all) {
         let id = lists.all;
         match cx.inst.socks.get(Id::new(it.sock.load(Relaxed))) {

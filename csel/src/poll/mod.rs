@@ -22,6 +22,7 @@ use core::sync::atomic::Ordering::*;
 pub mod epoll;
 pub mod model;
 pub mod queue;
+pub(crate) mod repair;
 
 pub use queue::WaitQueue;
 

@@ -50,6 +50,8 @@ pub struct Hook {
     pub(crate) sibling: AtomicU32,
     /// The waiter is content with the hint in the level (an epoll set's own).
     pub(crate) hint: AtomicU32,
+    /// A repair has found whose it is.
+    pub(crate) kept: AtomicU32,
 }
 
 /// Who is to be told.
@@ -114,7 +116,9 @@ impl WaitQueue {
         let hooks = &cx.inst.poll.hooks;
         let mut tail = self.tail.lock(me);
         let mut at = self.head.load(Relaxed);
-        while let Some(h) = hooks.get(Id::new(at)) {
+        // Bounded: a thread that died here may have left the list in any order, until it is put right.
+        for _ in 0..super::HOOKS {
+            let Some(h) = hooks.get(Id::new(at)) else { break };
             let id = at;
             at = h.next.load(Relaxed);
             let mask = h.mask.load(Relaxed);
@@ -151,6 +155,18 @@ impl WaitQueue {
         let one = self.one.load(Relaxed);
         if (one >> 32) as u32 == slot {
             let _ = self.one.compare_exchange(one, 0, SeqCst, Relaxed);
+        }
+    }
+
+    /// After a death inside: an empty list, and the only thread if it says so itself. [`relink`] puts the others back.
+    pub(crate) fn repair(&self, cx: &Cx<'_>, sock: Id<Sock>) {
+        let one = self.one.load(Relaxed);
+        if one != 0 && !crate::net::wait::repair::is_only(cx, (one >> 32) as u32, sock.0) {
+            self.one.store(0, SeqCst);
+        }
+        if let Some(mut tail) = self.tail.take_over(cx.me) {
+            *tail = 0;
+            self.head.store(0, SeqCst);
         }
     }
 
@@ -205,7 +221,8 @@ impl WaitQueue {
         let hooks = &cx.inst.poll.hooks;
         let _tail = self.tail.lock(cx.me);
         let mut at = self.head.load(Relaxed);
-        while let Some(h) = hooks.get(Id::new(at)) {
+        for _ in 0..super::HOOKS {
+            let Some(h) = hooks.get(Id::new(at)) else { break };
             let who = h.who.load(Relaxed);
             if who & ITEM != 0 && !f(who & !ITEM) {
                 return;
@@ -267,6 +284,20 @@ pub(crate) fn again(cx: &Cx<'_>, s: &Sock, id: Id<Hook>) -> bool {
         s.queue.link(cx.inst, &mut tail, id.0, h);
     }
     told
+}
+
+/// Puts a hook back into its queue's list after [`WaitQueue::repair`], unless it had been taken off by a wake-up.
+pub(crate) fn relink(cx: &Cx<'_>, s: &Sock, id: Id<Hook>, h: &Hook) {
+    if h.linked.load(Relaxed) != 0
+        && let Some(mut tail) = s.queue.tail.take_over(cx.me)
+    {
+        s.queue.link(cx.inst, &mut tail, id.0, h);
+    }
+}
+
+/// Does the hook belong to this epoll item?
+pub(crate) fn is_item(h: &Hook, item: u32) -> bool {
+    h.who.load(Relaxed) == item | ITEM
 }
 
 /// Changes what a hook asks for.

@@ -4,7 +4,7 @@
 //! **Purpose.** The arena is shared by a family of processes; parking_lot and std park in process-private tables and their locks do not survive
 //! the death of a holder. [`Lock`] is a futex word that holds the owner's thread id.
 //! **How it works.** 0 is free; otherwise the low 30 bits are the owner's tid and bit 31 says somebody sleeps. Lock spins briefly, then sleeps
-//! on the word for at most 20 ms at a time and asks the kernel whether the owner is alive; a dead owner's lock is taken over and the guard
+//! on the word for at most 5 ms at a time and asks the kernel whether the owner is alive; a dead owner's lock is taken over and the guard
 //! says so ([`Guard::inherited`]), so the caller can check what it protects.
 //! **Limits.** Not reentrant. A stopped (SIGSTOP) owner stalls the others: that is bounded by never holding a lock over a wait.
 //! **Locks.** Each lock has a rank; a thread may only take locks of a higher rank than those it holds (checked in debug builds, see [`rank`]).
@@ -29,6 +29,8 @@ pub struct Me {
     pub tid: u32,
     /// The process's id.
     pub pid: u32,
+    /// Its desk ([`crate::desk`]), from 1; 0: none yet.
+    pub(crate) desk: Cell<u32>,
     /// Ranks of the locks held, one bit each; debug builds only look at it.
     held: Cell<u64>,
 }
@@ -37,7 +39,7 @@ impl Me {
     /// The thread `tid` of process `pid`.
     #[inline]
     pub const fn new(pid: u32, tid: u32) -> Self {
-        Self { tid, pid, held: Cell::new(0) }
+        Self { tid, pid, desk: Cell::new(0), held: Cell::new(0) }
     }
     /// Asks the kernel; two system calls, so front ends cache the answer per thread.
     pub fn ask() -> Self {
@@ -102,6 +104,23 @@ impl<T, const R: u8> Lock<T, R> {
         }
     }
 
+    /// Takes the lock if it is free or its owner has died; waits for nobody for long. For [`crate::repair`].
+    pub fn take_over<'a>(&'a self, me: &'a Me) -> Option<Guard<'a, T, R>> {
+        // Somebody who only looks (csel ss) may hold it for a moment.
+        for _ in 0..1000 {
+            let w = self.word.load(Acquire);
+            if w & TID == 0 {
+                if let Some(g) = self.try_lock(me) {
+                    return Some(g);
+                }
+            } else if !gate::thread_exists(w & TID) && self.word.compare_exchange(w, me.tid & TID, AcqRel, Relaxed).is_ok() {
+                return Some(self.guard(me, true));
+            }
+            gate::sched_yield();
+        }
+        None
+    }
+
     /// If the owner died inside, frees the lock. For try-lock users (the receive token), asked now and then.
     pub fn bury(&self) -> bool {
         let w = self.word.load(Relaxed);
@@ -145,13 +164,13 @@ impl<T, const R: u8> Lock<T, R> {
             let w = w | WAITERS;
             // (A lock without a deadline asks no clock: a confined process may not.)
             if until == u64::MAX {
-                let _ = gate::futex_wait_for(&self.word, w, 20_000_000);
+                let _ = gate::futex_wait_for(&self.word, w, 5_000_000);
             } else {
                 let now = gate::clock_gettime(libc::CLOCK_MONOTONIC);
                 if now >= until {
                     return None;
                 }
-                let _ = gate::futex_wait(&self.word, w, until.min(now + 20_000_000));
+                let _ = gate::futex_wait(&self.word, w, until.min(now + 5_000_000));
             }
             let now = self.word.load(Relaxed);
             if now == w && !gate::thread_exists(w & TID) && self.word.compare_exchange(w, me.tid & TID | WAITERS, Acquire, Relaxed).is_ok()

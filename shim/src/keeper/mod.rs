@@ -244,7 +244,7 @@ fn run(dir: &CStr) -> bool {
     }
     seat::room();
     // A table of its own, like every process: what it holds is let go of when it dies.
-    env.proc = inst.procs.enter(me.pid).unwrap_or(0);
+    env.proc = inst.procs.enter(&Cx::new(&env, &me), me.pid).unwrap_or(0);
     if env.proc != 0
         && let Ok(fd) = bell::clapper()
     {

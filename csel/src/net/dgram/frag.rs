@@ -51,6 +51,15 @@ struct Buffer {
     bytes: [u8; HEAD + 65536],
 }
 
+/// After a death inside: what was being put together is lost.
+pub(super) fn repair(cx: &Cx<'_>) {
+    if let Some(mut pool) = cx.inst.net.dgram.frags.pool.take_over(cx.me).filter(|p| p.inherited()) {
+        for b in pool.iter_mut() {
+            b.deadline = 0;
+        }
+    }
+}
+
 /// What pieces of one packet have in common.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Shared, Debug)]

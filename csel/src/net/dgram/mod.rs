@@ -33,6 +33,7 @@ pub mod output;
 pub mod ping;
 pub mod queue;
 pub mod raw;
+pub(crate) mod repair;
 pub mod udp;
 
 #[cfg(test)]

@@ -98,6 +98,19 @@ pub fn joined(cx: &Cx<'_>, group: Ip, ifindex: u32) -> bool {
     t.list[..(t.len as usize).min(GROUPS)].iter().any(|e| e.count > 0 && e.group == group && e.ifindex == ifindex)
 }
 
+/// After a death inside: the counts anew from the members, which `bodies` shows.
+pub(super) fn recount(cx: &Cx<'_>, bodies: impl FnOnce(&mut dyn FnMut(&Members))) {
+    {
+        let Some(mut t) = cx.inst.net.dgram.groups.table.take_over(cx.me) else { return };
+        t.len = 0;
+    }
+    bodies(&mut |members| {
+        for m in members.list.iter().filter(|m| m.ifindex != 0) {
+            let _ = count(cx, m.group, m.ifindex, true);
+        }
+    });
+}
+
 fn count(cx: &Cx<'_>, group: Ip, ifindex: u32, more: bool) -> Result<()> {
     let mut t = cx.inst.net.dgram.groups.table.lock(cx.me);
     let len = (t.len as usize).min(GROUPS);

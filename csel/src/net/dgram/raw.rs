@@ -58,6 +58,18 @@ impl Registry {
     }
 }
 
+/// After a death inside: the list without bodies that are gone.
+pub(super) fn repair(cx: &Cx<'_>) {
+    let d = &cx.inst.net.dgram;
+    let Some(mut list) = d.raws.list.take_over(cx.me) else { return };
+    for n in list.iter_mut() {
+        if d.bodies.get(Id::new(*n)).is_none() {
+            *n = 0;
+        }
+    }
+    d.raws.count.store(list.iter().filter(|n| **n != 0).count() as u32, Relaxed);
+}
+
 /// Calls `each` with every raw socket, locked.
 fn each(cx: &Cx<'_>, mut each: impl FnMut(&Sock, &mut Body)) {
     let list = *cx.inst.net.dgram.raws.list.lock(cx.me);

@@ -46,6 +46,13 @@ struct Wire {
     aside: [u8; MOST],
 }
 
+/// After a death inside: a frame that was being moved is lost.
+pub(super) fn repair(cx: &Cx<'_>) {
+    if let Some(mut wire) = cx.inst.net.link.impair.wire.take_over(cx.me).filter(|w| w.inherited()) {
+        wire.aside_len = 0;
+    }
+}
+
 /// Where a frame goes: the fields of a hop that matter, as plain numbers.
 #[repr(C)]
 #[derive(Clone, Copy, Shared, Debug)]

@@ -92,6 +92,14 @@ fn ask_extras(cx: &Cx<'_>) -> u32 {
     extras
 }
 
+/// After a death inside: the token is free, and frames held back on a bad link are lost if they were being moved.
+pub(crate) fn repair(cx: &Cx<'_>) {
+    let link = &cx.inst.net.link;
+    drop(link.token.take_over(cx.me));
+    link.blocked.store(0, Relaxed);
+    impair::repair(cx);
+}
+
 /// Has [`tick`] called at `at`, or before if it is to be called before anyway.
 fn alarm(cx: &Cx<'_>, at: Nanos) {
     let word = &cx.inst.net.link.alarm;

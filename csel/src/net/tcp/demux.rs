@@ -78,7 +78,11 @@ impl Key {
     pub(super) fn clear(&self) {
         self.0[4].store(0, Relaxed);
     }
-    fn words(&self) -> Words {
+    /// Is there a tuple?
+    pub(super) fn is_set(&self) -> bool {
+        self.0[4].load(Relaxed) != 0
+    }
+    pub(super) fn words(&self) -> Words {
         [0, 1, 2, 3, 4].map(|i| self.0[i].load(Relaxed))
     }
 }
@@ -216,6 +220,93 @@ pub(super) fn leave(cx: &Cx<'_>, n: u32, w: &Words) {
         }
     }
     gone.key.clear();
+}
+
+/// After a death inside: a chain whose lock was held is made anew. The instance is halted.
+pub(super) fn repair_chains(cx: &Cx<'_>) {
+    let t = &cx.inst.net.tcp;
+    let mut broken = false;
+    for b in &t.demux.flows {
+        if b.lock.is_held() {
+            broken |= b.lock.take_over(cx.me).is_some();
+        }
+    }
+    if broken {
+        for b in &t.demux.flows {
+            b.head.store(0, Relaxed);
+        }
+        for (id, f) in t.flows.iter() {
+            // What is not to be there goes when its flow is looked at.
+            if f.key.is_set() {
+                let b = &t.demux.flows[hash(&f.key.words(), seed(cx)) as usize % BUCKETS];
+                f.chain.store(b.head.swap(id.0, Release), Release);
+            }
+        }
+    }
+    for head in &t.demux.listeners {
+        // Those that are listeners still are put back one by one.
+        if let Some(mut head) = head.take_over(cx.me) {
+            *head = 0;
+        }
+    }
+}
+
+/// Puts a listener back into its chain.
+pub(super) fn enter_listener(cx: &Cx<'_>, n: u32, l: &Listener) {
+    let (ip, port) = l.at();
+    listen(cx, n, &Endpoint::new(ip, port));
+}
+
+/// TIME-WAIT anew from its entries, if anybody died in it.
+pub(super) fn repair_rests(cx: &Cx<'_>) {
+    let t = &cx.inst.net.tcp.demux;
+    t.rests.repair();
+    let mut broken = false;
+    for c in &t.rest_chains {
+        if c.is_held() {
+            broken |= c.take_over(cx.me).is_some();
+        }
+    }
+    let Some(mut ages) = t.ages.take_over(cx.me) else { return };
+    // Each entry is in the queue by age once, or the thread that put it there died before.
+    let (mut n, mut at, mut last) = (0, ages.oldest, 0);
+    while let Some(r) = t.rests.get(Id::new(at)).filter(|_| n < WAITS) {
+        (n, last, at) = (n + 1, at, r.younger.load(Relaxed));
+    }
+    broken |= n != t.rests.used() || last != ages.youngest || at != 0;
+    if !broken {
+        return;
+    }
+    *ages = Ages { oldest: 0, youngest: 0 };
+    for c in &t.rest_chains {
+        if let Some(mut head) = c.take_over(cx.me) {
+            *head = 0;
+        }
+    }
+    for (id, r) in t.rests.iter() {
+        if r.live.load(Relaxed) == 0 {
+            t.rests.free(id);
+            continue;
+        }
+        r.younger.store(0, Relaxed);
+        let mut head = t.rest_chains[(hash(&r.key.words(), seed(cx)) >> 16) as usize % WAIT_BUCKETS].lock(cx.me);
+        r.chain.store(*head, Relaxed);
+        *head = id.0;
+        match t.rests.get(Id::new(ages.youngest)) {
+            Some(last) => last.younger.store(id.0, Relaxed),
+            None => ages.oldest = id.0,
+        }
+        ages.youngest = id.0;
+    }
+}
+
+/// The reservations of ports that connections in TIME-WAIT have.
+pub(super) fn each_ticket(cx: &Cx<'_>, each: &mut dyn FnMut(u32)) {
+    for (_, r) in cx.inst.net.tcp.demux.rests.iter() {
+        if r.live.load(Relaxed) != 0 {
+            each(r.ticket.load(Relaxed));
+        }
+    }
 }
 
 /// Puts a listener where segments find it.

@@ -61,6 +61,10 @@ struct Queue {
 }
 
 impl Listener {
+    /// Its flow.
+    pub(super) fn flow(&self) -> u32 {
+        self.flow.load(Relaxed)
+    }
     /// Where it listens.
     pub(super) fn at(&self) -> (Ip, u16) {
         let mut ip = [0; 16];
@@ -79,6 +83,48 @@ impl Listener {
     /// Connections waiting for accept(2), and how many may.
     pub(super) fn waiting(&self) -> (u32, u32) {
         (self.accepting.load(Relaxed), self.backlog.load(Relaxed))
+    }
+}
+
+/// After a death inside: queues and counts anew from the flows. The instance is halted.
+pub(super) fn repair_queues(cx: &Cx<'_>) {
+    let t = &cx.inst.net.tcp;
+    for (id, l) in t.listeners.iter() {
+        demux::enter_listener(cx, id.0, l);
+        let Some(mut q) = l.queue.take_over(cx.me) else { continue };
+        *q = Queue { head: 0, tail: 0, open: true };
+        l.accepting.store(0, Relaxed);
+        l.embryos.store(0, Relaxed);
+    }
+    for (id, f) in t.flows.iter() {
+        let Some(i) = f.inner.take_over(cx.me) else { continue };
+        let (phase, parent) = (i.phase, if i.sock == 0 { i.parent } else { 0 });
+        drop(i);
+        let Some(l) = get(cx, parent) else { continue };
+        if phase == Phase::Embryo {
+            l.embryos.fetch_add(1, Relaxed);
+            continue;
+        }
+        if !matches!(phase, Phase::Open | Phase::Done) {
+            continue;
+        }
+        let Some(mut q) = l.queue.take_over(cx.me) else { continue };
+        l.accepting.fetch_add(1, Relaxed);
+        q.append(cx, id.0, f);
+        if let Some(s) = cx.inst.socks.get(Id::new(l.sock.load(Relaxed))) {
+            s.publish(cx, IN, IN);
+        }
+    }
+}
+
+impl Queue {
+    fn append(&mut self, cx: &Cx<'_>, n: u32, f: &Flow) {
+        f.next.store(0, Relaxed);
+        match cx.inst.net.tcp.flows.get(Id::new(self.tail)) {
+            Some(last) => last.next.store(n, Relaxed),
+            None => self.head = n,
+        }
+        self.tail = n;
     }
 }
 
@@ -292,12 +338,7 @@ pub(super) fn enqueue(cx: &Cx<'_>, lid: u32, n: u32, f: &'static Flow) {
         return flow::free(cx, n, &mut i);
     }
     drop(i);
-    f.next.store(0, Relaxed);
-    match cx.inst.net.tcp.flows.get(Id::new(q.tail)) {
-        Some(last) => last.next.store(n, Relaxed),
-        None => q.head = n,
-    }
-    q.tail = n;
+    q.append(cx, n, f);
     bump(&cx.inst.stats.tcp_passive_opens);
     if let Some(s) = cx.inst.socks.get(Id::new(l.sock.load(Relaxed))) {
         s.publish(cx, IN, IN);

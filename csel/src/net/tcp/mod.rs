@@ -37,6 +37,7 @@ mod io;
 mod listen;
 mod meter;
 mod option;
+mod repair;
 mod tick;
 mod wire;
 
@@ -44,6 +45,8 @@ mod wire;
 mod tests;
 
 pub use connect::is_fresh;
+pub(crate) use repair::{each_ticket, repair};
+
 pub use info::{Row, each, each_resting};
 
 /// Size of a ring whose SO_RCVBUF or SO_SNDBUF nobody has set.
@@ -69,6 +72,11 @@ pub struct State {
 /// What is in use: flows, listeners, connections in TIME-WAIT, orphans.
 pub(crate) fn census(t: &State) -> [u64; 4] {
     [t.flows.used() as u64, t.listeners.used() as u64, t.demux.resting() as u64, u64::from(t.orphans.load(Relaxed))]
+}
+
+/// The highest flow ever used.
+pub(crate) fn high(cx: &Cx<'_>) -> u32 {
+    cx.inst.net.tcp.flows.high()
 }
 
 /// A fresh SOCK_STREAM socket: what needs setting up (publishes EPOLLOUT|EPOLLHUP as Linux does for an unconnected one).

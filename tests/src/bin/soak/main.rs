@@ -101,9 +101,10 @@ struct Look {
 fn look(pid: u32) -> Option<Look> {
     use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::MetadataExt as _;
-    let path = [1021, 253, 61].iter().map(|n| PathBuf::from(format!("/proc/{pid}/fd/{n}"))).find(|p| {
-        std::fs::read_link(p).is_ok_and(|t| t.to_string_lossy().starts_with("/memfd:csel-arena"))
-    })?;
+    let path = [1021, 253, 61]
+        .iter()
+        .map(|n| PathBuf::from(format!("/proc/{pid}/fd/{n}")))
+        .find(|p| std::fs::read_link(p).is_ok_and(|t| t.to_string_lossy().starts_with("/memfd:csel-arena")))?;
     let file = std::fs::File::options().read(true).write(true).open(path).ok()?;
     let resident = file.metadata().ok()?.blocks() * 512;
     let (keeper, census) = csel_core::arena::found::visit(file.as_raw_fd(), |inst| {

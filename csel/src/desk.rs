@@ -180,6 +180,23 @@ impl Desks {
         self.taken().any(|d| other(d.owner.load(Relaxed)) && !d.is_dead())
     }
 
+    /// Waits until the process's other threads are outside. False: that takes too long.
+    pub fn wait_for_others(&self, me: &Me) -> bool {
+        let busy = |d: &Desk| {
+            let owner = d.owner.load(Relaxed);
+            owner >> 32 == u64::from(me.pid) && owner as u32 != me.tid && d.inside.load(Acquire) != 0
+        };
+        gate::membarrier();
+        let until = gate::clock_gettime(libc::CLOCK_MONOTONIC) + 200 * MS;
+        while self.taken().any(busy) {
+            if gate::clock_gettime(libc::CLOCK_MONOTONIC) > until {
+                return false;
+            }
+            gate::sched_yield();
+        }
+        true
+    }
+
     /// Process `pid` has ended and what it left has been put right: its desks go.
     pub(crate) fn bury(&self, pid: u32) {
         self.clear(|d| d.owner.load(Relaxed) >> 32 == u64::from(pid) && d.inside.load(Relaxed) == 0);

@@ -109,10 +109,17 @@ pub(crate) fn leave() {
         return;
     }
     let _ = with_cx(|cx| {
-        if cx.inst.desks.has_others(cx.me) && csel_core::keeper::is_kept(cx) {
-            // Other threads of ours are at work until the process ends: the keeper closes what is ours then, as it does for those that are killed.
-            csel_core::net::wait::knock(cx);
-            return;
+        if cx.inst.desks.has_others(cx.me) {
+            if csel_core::keeper::is_kept(cx) {
+                // Other threads of ours are at work until the process ends: the keeper closes what is ours then, as for those that are killed.
+                csel_core::net::wait::knock(cx);
+                return;
+            }
+            // Nobody would: they find no instance any more, and what we close is not closed under them.
+            enter::retire();
+            if !cx.inst.desks.wait_for_others(cx.me) {
+                return;
+            }
         }
         enter::retire();
         csel_core::net::wait::bury(cx, cx.proc);

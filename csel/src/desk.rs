@@ -8,8 +8,9 @@
 //! and waits until all desks say "outside" or belong to threads that are dead. A thread that finds the word set on its way in stands back until it is
 //! cleared. No call waits inside (sleeping is done outside), so that takes microseconds, unless a thread is stopped or was preempted inside:
 //! then the halt is given up and tried again later.
+//! If whoever repairs dies at it, nobody goes on with half repaired tables: one of those who stand back takes its place.
 //! **Limits.** [`DESKS`] threads; those beyond share a count. Desks of threads that ended are found when there is none left, or with their process.
-//! **Locks.** None. **Failure.** A repairer that dies is found by those who stand back, and the instance goes on. **See also.** membarrier(2).
+//! **Locks.** None. **Failure.** None. **See also.** membarrier(2).
 use crate::arena::Shared;
 use crate::clock::{MS, Nanos};
 use crate::gate;
@@ -23,14 +24,16 @@ pub const DESKS: usize = 16_384;
 pub(crate) struct Inside<'a> {
     desks: &'static Desks,
     me: &'a Me,
+    /// It halts the instance in the place of one that died repairing it, and is to go on with that.
+    pub(crate) heir: bool,
 }
 
 impl<'a> Inside<'a> {
     /// Comes in.
     #[inline]
     pub(crate) fn new(desks: &'static Desks, me: &'a Me) -> Self {
-        desks.enter(me);
-        Self { desks, me }
+        let heir = desks.enter(me);
+        Self { desks, me, heir }
     }
 }
 
@@ -79,16 +82,16 @@ impl Desk {
 }
 
 impl Desks {
-    /// The calling thread comes in.
+    /// The calling thread comes in. True: as an heir ([`Inside::heir`]).
     #[inline]
-    fn enter(&self, me: &Me) {
+    fn enter(&self, me: &Me) -> bool {
         let n = match me.desk.get() {
             0 => self.claim(me),
             n => n,
         };
         let Some(d) = self.desks.get((n as usize).wrapping_sub(1)) else {
             self.crowd.fetch_add(1, SeqCst);
-            return;
+            return false;
         };
         let depth = d.inside.load(Relaxed);
         d.inside.store(depth + 1, Relaxed);
@@ -97,9 +100,7 @@ impl Desks {
         if cfg!(not(target_arch = "x86_64")) {
             fence(SeqCst);
         }
-        if self.halt.load(Relaxed) != 0 && depth == 0 {
-            self.stand_back(d);
-        }
+        self.halt.load(Relaxed) != 0 && depth == 0 && self.stand_back(d, me)
     }
 
     /// It goes out.
@@ -114,20 +115,23 @@ impl Desks {
     }
 
     #[cold]
-    fn stand_back(&self, d: &Desk) {
+    fn stand_back(&self, d: &Desk, me: &Me) -> bool {
         loop {
             d.inside.store(0, SeqCst);
             let by = self.halt.load(SeqCst);
             if by != 0 {
                 let _ = gate::futex_wait_for(&self.halt, by, 5_000_000);
                 if self.halt.load(SeqCst) == by && !gate::thread_exists(by) {
-                    let _ = self.halt.compare_exchange(by, 0, SeqCst, Relaxed);
+                    d.inside.store(1, SeqCst);
+                    if self.halt.compare_exchange(by, me.tid, SeqCst, Relaxed).is_ok() {
+                        return true;
+                    }
                 }
                 continue;
             }
             d.inside.store(1, SeqCst);
             if self.halt.load(SeqCst) == 0 {
-                return;
+                return false;
             }
         }
     }
@@ -205,11 +209,16 @@ impl Desks {
     /// Halts the instance for the calling thread, which is inside. False: not everybody would come out in `patience`.
     pub(crate) fn halt(&self, me: &Me, patience: Nanos) -> bool {
         let held = self.halt.compare_exchange(0, me.tid, SeqCst, Relaxed);
-        if let Err(by) = held {
-            if gate::thread_exists(by) || self.halt.compare_exchange(by, me.tid, SeqCst, Relaxed).is_err() {
-                return false;
-            }
+        if let Err(by) = held
+            && (gate::thread_exists(by) || self.halt.compare_exchange(by, me.tid, SeqCst, Relaxed).is_err())
+        {
+            return false;
         }
+        self.await_all_out(me, patience)
+    }
+
+    /// The second half of a halt, for its heir too.
+    pub(crate) fn await_all_out(&self, me: &Me, patience: Nanos) -> bool {
         gate::membarrier();
         let until = gate::clock_gettime(libc::CLOCK_MONOTONIC) + patience;
         let out = |d: &Desk| d.inside.load(Acquire) == 0 || d.owner.load(Relaxed) == name(me) || d.is_dead();

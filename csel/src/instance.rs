@@ -190,7 +190,8 @@ impl<'a> Cx<'a> {
     #[inline]
     pub fn new(env: &Env, me: &'a Me) -> Self {
         let inside = crate::desk::Inside::new(&env.inst.desks, me);
-        Self {
+        let heir = inside.heir;
+        let cx = Self {
             _inside: inside,
             inst: env.inst,
             seg: env.seg,
@@ -200,7 +201,11 @@ impl<'a> Cx<'a> {
             now: Cell::new(0),
             wakes: poll::Wakes::default(),
             kicks: net::link::tx::Kicks::default(),
+        };
+        if heir {
+            crate::repair::go_on(&cx);
         }
+        cx
     }
     /// The time, read once per call.
     #[inline]

@@ -236,7 +236,7 @@ pub fn is_kept(cx: &Cx<'_>) -> bool {
         return true;
     }
     if word.compare_exchange(pid, 0, SeqCst, Relaxed).is_ok() {
-        cx.inst.desks.bury(pid);
+        cx.inst.desks.bury(pid & libc::FUTEX_TID_MASK);
         keeping::awake(cx);
     }
     false

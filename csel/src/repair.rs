@@ -14,7 +14,7 @@
 //! *What this demands of all other code:* a reference to an open description that outlives a call ([`Cx`]) lies in a process's table or with a waiting
 //! thread's hooks, nowhere else; what is taken outside a call is not protected from being taken for a dead thread's.
 //! **Limits.** While a thread is stopped (SIGSTOP) inside, nothing is repaired; it is tried again. **Locks.** All of them, none for long.
-//! **Failure.** A repairer killed at its work has died inside: its successor begins again.
+//! **Failure.** A repairer killed at its work has died inside: one of those who stand back meanwhile begins again.
 //! **See also.** [`crate::keeper`]; `tests/src/bin/soak`, `tests/tests/step_kill.rs`.
 use crate::clock::MS;
 use crate::fd::{PROCS, Sock};
@@ -39,6 +39,15 @@ pub fn run(cx: &Cx<'_>) -> bool {
     all(cx);
     desks.repaired(cx.me);
     true
+}
+
+/// Whoever repaired died at it: goes on in its place. (If somebody does not come out it had not begun: that is what it waited for.)
+#[cold]
+pub(crate) fn go_on(cx: &Cx<'_>) {
+    if cx.inst.desks.await_all_out(cx.me, PATIENCE) {
+        all(cx);
+        cx.inst.desks.repaired(cx.me);
+    }
 }
 
 /// The instance is halted: all tables, in the order in which one follows from the other.

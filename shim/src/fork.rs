@@ -108,9 +108,10 @@ pub(crate) fn leave() {
         // A vfork-like child that shares our memory.
         return;
     }
+    crate::keeper::replace();
     let _ = with_cx(|cx| {
         if cx.inst.desks.has_others(cx.me) {
-            if csel_core::keeper::is_kept(cx) {
+            if cx.config().keeper || csel_core::keeper::is_kept(cx) {
                 // Other threads of ours are at work until the process ends: the keeper closes what is ours then, as for those that are killed.
                 csel_core::net::wait::knock(cx);
                 return;

@@ -165,6 +165,8 @@ pub(crate) fn main(args: &[String]) -> i32 {
         }
     }
     say(&format!("counts {}", board.counts()));
+    // Connections that nobody has accepted are the listeners': no leak.
+    load::drain_doors(f.doors);
     say("stopped");
     line.clear();
     let _ = std::io::stdin().lock().read_line(&mut line);

@@ -7,7 +7,7 @@ REL := $(abspath $(T))/release
 export CSEL_LIB := $(REL)/libcsel.so
 CARGO := cargo
 
-.PHONY: help needs build demo test unit conform apps bench fuzz lint symbols headers docs clean
+.PHONY: help needs build demo test unit conform apps bench soak fuzz lint symbols headers docs clean
 .DEFAULT_GOAL := help
 
 help: ## this text
@@ -37,6 +37,9 @@ conform: needs build ## other people's suites (cpython, node), natively and unde
 
 bench: needs build ## ratios to the kernel's loopback in the same run: table and target/bench.json (BENCH_QUICK=1: 90 s)
 	@$(REL)/bench --json $(T)/bench.json
+
+soak: build ## a family of 8 under load, a member killed every 20 ms: SOAK_SECONDS (1200), SOAK_SEED
+	@SOAK_SECONDS=$${SOAK_SECONDS:-1200} timeout -k 5 3600 $(REL)/soak
 
 fuzz: ## packets, segment contents and control messages, FUZZ_SECONDS (60) each
 	@tests/test.sh fuzz

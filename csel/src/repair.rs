@@ -70,7 +70,7 @@ fn all(cx: &Cx<'_>) {
     tcp::repair(cx);
     dgram::repair::repair(cx);
     references(cx);
-    port::repair(cx, &mut |each| tcp::each_ticket(cx, each));
+    port::repair(cx);
     wait::repair::wake_all(cx);
     for (n, _) in cx.seg.taken() {
         // A frame may lie there for which the dead rang nobody.

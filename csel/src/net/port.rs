@@ -135,8 +135,8 @@ pub(crate) fn unlock(cx: &Cx<'_>) {
     }
 }
 
-/// After a death inside: lets go of what nobody has any more. The instance is halted; `marks` are the tickets that are held.
-pub(crate) fn repair(cx: &Cx<'_>, held: &mut dyn FnMut(&mut dyn FnMut(u32))) {
+/// After a death inside: lets go of what nobody has any more. The instance is halted.
+pub(crate) fn repair(cx: &Cx<'_>) {
     for (n, space) in cx.inst.net.port.spaces.iter().enumerate() {
         let Some(mut t) = space.take_over(cx.me) else { continue };
         if t.inherited() {
@@ -150,7 +150,7 @@ pub(crate) fn repair(cx: &Cx<'_>, held: &mut dyn FnMut(&mut dyn FnMut(u32))) {
         }
         if n == Space::Tcp as usize {
             let t = &mut *t;
-            held(&mut |ticket| {
+            super::tcp::each_ticket(cx, |ticket| {
                 if let Some(e) = t.entries.get_mut(ticket as usize) {
                     e.held = true;
                 }

@@ -61,7 +61,8 @@ impl Family {
         // SAFETY: status is writable.
         unsafe { libc::waitpid(self.pids[n], &raw mut status, 0) };
         let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
-        if !killed && !(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0) {
+        let left = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+        if !killed && !left {
             self.board.fail(&format!("member {n} (pid {}) ended by itself: status {status:#x}", self.pids[n]));
         }
         self.pids[n] = 0;

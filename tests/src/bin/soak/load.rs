@@ -243,8 +243,8 @@ fn dial(me: &Me, rng: &mut Rng, ip: [u8; 4], port: u16) -> Option<i32> {
         }
         ok = e == 0;
     }
-    // SAFETY: no pointers.
     if nonblocking && ok {
+        // SAFETY: no pointers.
         unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_RDWR) };
     }
     if ok {

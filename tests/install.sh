@@ -43,6 +43,9 @@ cc gcc
 nm binutils
 ps procps
 ping iputils-ping
+passt passt
+dnsmasq dnsmasq-base
+tc iproute2
 '
 PATH=$PATH:/usr/sbin:/sbin
 missing=$(while read -r cmd pkg; do [ -z "$cmd" ] || command -v "$cmd" >/dev/null || echo "$pkg"; done <<<"$NEED" | sort -u | tr '\n' ' ')

@@ -20,6 +20,7 @@ use csel_core::instance::Env;
 use csel_core::name::{Eai, HostName};
 use csel_core::net::addr::{Endpoint, Ip};
 use csel_core::net::link::route::leads_to_host;
+use csel_core::net::link::uplink;
 use libc::{c_int, pollfd};
 use simple_dns::rdata::{OPT, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, RCODE, TYPE};
@@ -64,6 +65,11 @@ impl Resolver {
         let mut r = Self::none();
         let config = &env.inst.facts.get().config;
         r.servers.extend(config.dns.iter().copied());
+        if r.servers.is_empty() {
+            // A link-local server would need a scope, which DHCP's and RDNSS's list has not.
+            let given = with_cx(|cx| uplink::net(cx).dns).map_or_else(|_| Vec::new(), |all| all.as_slice().to_vec());
+            r.servers.extend(given.iter().filter(|ip| !ip.is_link_local6()).map(|ip| IpAddr::from(ip.wire())));
+        }
         if r.servers.is_empty() && !config.route.is_empty() {
             r.read(&super::abi::name::read(c"/etc/resolv.conf"));
             if !r.servers.is_empty() && r.servers.iter().all(IpAddr::is_loopback) {

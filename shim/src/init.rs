@@ -321,7 +321,7 @@ fn found_or_open(inst: &'static Instance, config: &Config, dir: &Path, program: 
     let came = found::found(inst, || {
         let j = join::join(dir, config, program, fdguard::get(Which::Segment)).map_err(Box::new)?;
         inst.net.link.begin(j.seg, j.facts.port);
-        inst.net.link.uplink.begin(&Me::ask(), &j.facts, passt);
+        inst.net.link.uplink.begin(&Me::ask(), &j.facts, passt, &uplink::place(dir));
         inst.header.uid.store(gate::file::geteuid(), Relaxed);
         let facts = j.facts;
         joined = Some((j.seg, j.fd));

@@ -35,6 +35,13 @@ pub(crate) fn find_passt(config: &Config, path: Option<&[u8]>) -> Path {
     Str::EMPTY
 }
 
+/// What tells this host and this directory of segments from others: machine-id(5), and the path.
+pub(crate) fn place(dir: &Path) -> Vec<u8> {
+    let mut text = crate::abi::name::read(c"/etc/machine-id");
+    text.extend_from_slice(dir.as_bytes());
+    text
+}
+
 /// Waits for it, if there is one. Ends the program if it cannot be had.
 pub(crate) fn await_it() {
     let Some(env) = enter::env() else { return };

@@ -12,7 +12,8 @@
 //! uplink with it: the instance goes on with its segment alone.
 //! **See also.** passt(1), Linux Documentation/networking/tuntap.rst, netdevice(7).
 use super::host::{Desk, Source};
-use csel_core::clock::{NEVER, Nanos};
+use crate::enter::clock;
+use csel_core::clock::{NEVER, Nanos, SEC};
 use csel_core::config::uplink::Kind;
 use csel_core::errno::{Errno, Result};
 use csel_core::gate;
@@ -33,6 +34,8 @@ const MOST: usize = 65535 + ETHERNET;
 const STREAM: usize = 4 * MOST;
 /// With so much unwritten the ring is left alone.
 const ENOUGH: usize = 512 << 10;
+/// How long a device that somebody has is waited for.
+const BUSY: Nanos = 4 * SEC;
 /// What passt's link carries until it says otherwise.
 const PASST_MTU: u32 = 65520;
 
@@ -398,14 +401,24 @@ fn tap(name: &[u8]) -> core::result::Result<(c_int, u32), Trouble> {
     let fd = gate::open(c"/dev/net/tun", libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC, 0).map_err(|e| {
         format!("CSEL_UPLINK: cannot open /dev/net/tun: {e}; give yourself the right to, or use --uplink passt, which needs none")
     })?;
-    let mut bound = Err(Errno::EINVAL);
-    for more in [0, IFF_MULTI_QUEUE] {
-        let mut req = Req::of(name);
-        req.value[..2].copy_from_slice(&(IFF_TAP | IFF_NO_PI | more).to_ne_bytes());
-        bound = req.ask(fd, TUNSETIFF);
-        if bound != Err(Errno::EINVAL) {
-            break;
+    let bind = || {
+        let mut bound = Err(Errno::EINVAL);
+        for more in [0, IFF_MULTI_QUEUE] {
+            let mut req = Req::of(name);
+            req.value[..2].copy_from_slice(&(IFF_TAP | IFF_NO_PI | more).to_ne_bytes());
+            bound = req.ask(fd, TUNSETIFF);
+            if bound != Err(Errno::EINVAL) {
+                break;
+            }
         }
+        bound
+    };
+    let mut bound = bind();
+    // A program that has just ended is started again: its keeper still sees to it that its last bytes arrive.
+    let until = clock() + BUSY;
+    while bound == Err(Errno::EBUSY) && clock() < until {
+        gate::file::nap(10_000_000);
+        bound = bind();
     }
     if let Err(e) = bound {
         let _ = gate::close(fd);

@@ -177,13 +177,20 @@ pub struct State {
 }
 
 impl State {
-    /// Called once, before the instance has any traffic. `passt`: the program's path, if it was found.
-    pub fn begin(&self, me: &crate::sync::Me, facts: &Facts, passt: &Path) {
+    /// Called once, before the instance has any traffic. `passt`: the program's path, if it was found; `place`: what tells this host and its
+    /// directory of segments from others.
+    pub fn begin(&self, me: &crate::sync::Me, facts: &Facts, passt: &Path, place: &[u8]) {
         if facts.config.uplink.kind == Kind::None {
             return;
         }
         let mac = if facts.config.mac.is_unset() {
-            let r = gate::random().to_be_bytes();
+            // The same each time an instance of this name starts here: it gets the same address from DHCP, and no new lease each time.
+            let own = [place, facts.config.net.as_bytes(), facts.name.as_bytes()];
+            let mut h = 0xcbf2_9ce4_8422_2325u64 ^ u64::from(gate::file::geteuid());
+            for b in own.iter().flat_map(|part| part.iter().chain(b"/")) {
+                h = (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+            }
+            let r = (h ^ h >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
             // A local address (the second bit), of one host (not the first).
             [r[0] & 0xfc | 2, r[1], r[2], r[3], r[4], r[5]]
         } else {

@@ -26,8 +26,10 @@ use crate::net::{Packet, Via};
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Ipv4Address};
 
 const ICMP6: u8 = libc::IPPROTO_ICMPV6 as u8;
-/// After the first address has come, so long a second family is waited for.
-const GRACE: Nanos = 400 * MS;
+/// After the first address has come, so long the other family is waited for. A router answers within half a second (RFC 4861 10); a DHCP server may
+/// first look for three whether somebody has the address (dnsmasq does).
+const GRACE6: Nanos = 600 * MS;
+const GRACE4: Nanos = 3500 * MS;
 
 /// The station.
 pub struct Station {
@@ -96,7 +98,8 @@ impl Station {
     /// Has it the addresses it can get, or has it waited long enough for the second family?
     pub fn is_settled(&self, now: Nanos) -> bool {
         let has = |v4: bool| self.net.addrs.iter().any(|p| p.ip.is_v4() == v4 && !p.ip.is_link_local6());
-        self.first_at != 0 && (has(true) && has(false) || now >= self.first_at + GRACE)
+        let grace = if has(true) { GRACE6 } else { GRACE4 };
+        self.first_at != 0 && (has(true) && has(false) || now >= self.first_at + grace)
     }
 
     fn is_ours(&self, ip: Ip) -> bool {

@@ -16,6 +16,7 @@ use crate::inward;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::*};
 use csel_core::errno::{Errno, Result};
 use csel_core::gate;
+use csel_core::gate::sigio::{self, SI_SIGIO};
 use libc::{c_int, c_void, siginfo_t};
 
 /// Signals are numbered 1 to 64.
@@ -236,6 +237,11 @@ unsafe extern "C-unwind" fn trampoline(sig: c_int, info: *mut siginfo_t, context
     }
     if flags & libc::SA_NODEFER != 0 && word(&uc.uc_sigmask) >> (sig - 1) & 1 == 0 {
         mask(libc::SIG_UNBLOCK, 1 << (sig - 1));
+    }
+    if code == SI_SIGIO {
+        // One of ours ([`csel_core::gate::sigio`]): only the kernel may say why by the code.
+        // SAFETY: the kernel's siginfo, whose si_band lies behind four numbers.
+        unsafe { (*info).si_code = sigio::code_of(info.cast::<i64>().add(2).read()) };
     }
     // SAFETY: what the application installed; a handler of one argument ignores the others.
     let handler: unsafe extern "C-unwind" fn(c_int, *mut siginfo_t, *mut c_void) = unsafe { core::mem::transmute(handler) };

@@ -27,6 +27,9 @@ const STILLBORN: Nanos = 900 * crate::clock::MS;
 /// Processes of an instance.
 pub const PROCS: usize = 1024;
 
+/// In [`Sock::owner_about`]: the owner is a thread (F_OWNER_TID).
+pub const OWNED_BY_THREAD: u32 = 1 << 31;
+
 /// An open description: what dup and fork share.
 #[repr(C)]
 #[derive(Shared)]
@@ -64,6 +67,8 @@ pub struct Sock {
     pub owner: AtomicU32,
     /// F_SETSIG.
     pub owner_signal: AtomicU32,
+    /// The descriptor that O_ASYNC was last set on, plus one; [`OWNED_BY_THREAD`].
+    pub owner_about: AtomicU32,
     /// Options that no hot path looks at.
     pub options: Lock<crate::net::option::Options, { rank::SOCK }>,
 }
@@ -94,7 +99,7 @@ impl Sock {
         if edges != 0 {
             self.queue.wake(cx, edges);
             if self.flags.load(Relaxed) & libc::O_ASYNC as u32 != 0 {
-                cx.wakes.signal(self);
+                cx.wakes.signal(self, edges);
             }
         }
     }
@@ -150,6 +155,7 @@ pub fn open(cx: &Cx<'_>, kind: Kind, family: u16, ty: u16, protocol: u16, flags:
     s.sndtimeo.store(0, Relaxed);
     s.owner.store(0, Relaxed);
     s.owner_signal.store(0, Relaxed);
+    s.owner_about.store(0, Relaxed);
     s.queue.reset(cx);
     *s.options.lock(cx.me) = crate::net::option::Options::fresh(cx);
     s.refs.store(1, Release);

@@ -18,6 +18,7 @@ pub mod bell;
 pub mod edge;
 pub mod file;
 pub mod sandbox;
+pub mod sigio;
 pub mod user;
 
 /// Issues system call `nr` with six arguments and decodes the result.

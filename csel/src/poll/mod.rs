@@ -12,8 +12,8 @@
 //! **See also.** design section 7; `fs/eventpoll.c`, `fs/select.c`.
 use crate::arena::{Id, Shared, Slab};
 use crate::call::Kind;
-use crate::fd::Sock;
-use crate::gate;
+use crate::fd::{OWNED_BY_THREAD, Sock};
+use crate::gate::sigio::SigIo;
 use crate::instance::Cx;
 use crate::net::wait;
 use core::cell::Cell;
@@ -93,7 +93,7 @@ pub struct Wakes {
     /// The last one noted since it was set to 0.
     pub(crate) last: Cell<u32>,
     signals: Cell<usize>,
-    owners: [Cell<(i32, i32)>; 4],
+    owners: [Cell<SigIo>; 4],
 }
 
 impl Wakes {
@@ -113,24 +113,28 @@ impl Wakes {
         self.n.set(n + 1);
     }
     /// SIGIO (or F_SETSIG's) to the socket's owner.
-    pub fn signal(&self, s: &Sock) {
+    pub fn signal(&self, s: &Sock, edges: u32) {
         let owner = s.owner.load(Relaxed) as i32;
         if owner == 0 {
             return;
         }
-        let sig = match s.owner_signal.load(Relaxed) as i32 {
-            0 => libc::SIGIO,
-            sig => sig,
+        let about = s.owner_about.load(Relaxed);
+        let what = SigIo {
+            owner,
+            thread: about & OWNED_BY_THREAD != 0,
+            signal: s.owner_signal.load(Relaxed) as i32,
+            fd: (about & !OWNED_BY_THREAD) as i32 - 1,
+            events: edges & (ev::IN | ev::OUT | ev::ERR | ev::HUP),
         };
         let n = self.signals.get();
-        if self.owners[..n].iter().any(|o| o.get() == (owner, sig)) {
+        if self.owners[..n].iter().any(|o| o.get() == what) {
             return;
         }
         if n == self.owners.len() {
-            let _ = gate::kill(owner, sig);
+            what.send();
             return;
         }
-        self.owners[n].set((owner, sig));
+        self.owners[n].set(what);
         self.signals.set(n + 1);
     }
     /// Wakes them. No lock is held.
@@ -146,8 +150,7 @@ impl Wakes {
             wait::wake(cx, s.get());
         }
         for o in &self.owners[..self.signals.replace(0)] {
-            let (owner, sig) = o.get();
-            let _ = gate::kill(owner, sig);
+            o.get().send();
         }
     }
 }

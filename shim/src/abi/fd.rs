@@ -7,6 +7,7 @@ use crate::table::interpose;
 use crate::user;
 use core::sync::atomic::Ordering::*;
 use csel_core::errno::{Errno, Result};
+use csel_core::fd::{OWNED_BY_THREAD, Sock};
 use csel_core::gate;
 use csel_core::net::option;
 use libc::{c_int, c_uint, c_ulong, c_void};
@@ -59,8 +60,18 @@ fn set_flags(fd: c_int, mask: c_int, flags: c_int) -> Result<()> {
     ask(fd, |_, s| {
         let (mask, flags) = (mask as u32, flags as u32);
         let _ = s.flags.fetch_update(AcqRel, Relaxed, |old| Some(old & !mask | flags & mask));
+        if mask & flags & libc::O_ASYNC as u32 != 0 {
+            // The descriptor that its signals will tell of.
+            let _ = s.owner_about.fetch_update(AcqRel, Relaxed, |old| Some(old & OWNED_BY_THREAD | (fd as u32 + 1)));
+        }
         Ok(())
     })
+}
+
+/// Who gets the signals.
+fn own(s: &Sock, who: c_int, thread: bool) {
+    let _ = s.owner_about.fetch_update(AcqRel, Relaxed, |old| Some(old & !OWNED_BY_THREAD | if thread { OWNED_BY_THREAD } else { 0 }));
+    s.owner.store(who as u32, Relaxed);
 }
 
 #[repr(C)]
@@ -87,7 +98,7 @@ fn control(fd: c_int, cmd: c_int, arg: usize) -> c_int {
                 return fail(Errno::ESRCH);
             }
             ask(fd, |_, s| {
-                s.owner.store(who as u32, Relaxed);
+                own(s, who, false);
                 Ok(())
             })
             .into_c()
@@ -100,13 +111,16 @@ fn control(fd: c_int, cmd: c_int, arg: usize) -> c_int {
                     _ => return Err(Errno::EINVAL),
                 };
                 ask(fd, |_, s| {
-                    s.owner.store(who as u32, Relaxed);
+                    own(s, who, o.kind == 0);
                     Ok(())
                 })
             })
             .into_c(),
-        F_GETOWN_EX => ask(fd, |_, s| Ok(s.owner.load(Relaxed) as c_int))
-            .and_then(|who| user::put(arg as *mut Owner, &Owner { kind: if who < 0 { 2 } else { 1 }, pid: who.abs() }))
+        F_GETOWN_EX => ask(fd, |_, s| Ok((s.owner.load(Relaxed) as c_int, s.owner_about.load(Relaxed) & OWNED_BY_THREAD != 0)))
+            .and_then(|(who, thread)| {
+                let kind = if who < 0 { 2 } else { c_int::from(!thread) };
+                user::put(arg as *mut Owner, &Owner { kind, pid: who.abs() })
+            })
             .into_c(),
         F_GETSIG => ask(fd, |_, s| Ok(s.owner_signal.load(Relaxed) as c_int)).into_c(),
         F_SETSIG if !(0..=64).contains(&(arg as c_int)) => fail(Errno::EINVAL),

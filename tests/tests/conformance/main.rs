@@ -44,6 +44,7 @@ mod netlink;
 mod poll;
 mod sandbox;
 mod signal;
+mod signal_io;
 mod socket;
 mod splice;
 mod stated;
@@ -100,6 +101,7 @@ const FAMILIES: &[&[Case]] = &[
     poll::CASES,
     sandbox::CASES,
     signal::CASES,
+    signal_io::CASES,
     socket::CASES,
     splice::CASES,
     stated::CASES,

@@ -766,51 +766,7 @@ fn level(cx: &Cx<'_>, s: &Sock, hint: bool) -> u32 {
     if hint { s.ready.load(SeqCst) } else { poll::now(cx, s) }
 }
 
-/// What the keeper asks and says of the seat; see [`crate::keeper`].
-pub(crate) mod keeping {
-    use super::*;
-
-    /// The keeper is awake: nobody need ring it.
-    pub(crate) fn awake(cx: &Cx<'_>) {
-        let st = &cx.inst.net.wait;
-        st.alarm.store(0, SeqCst);
-        st.deep.store(0, SeqCst);
-        slot(cx).word.store(AWAKE, SeqCst);
-    }
-
-    fn slot(cx: &Cx<'_>) -> &'static Slot {
-        &seat(cx).slots[KEEPER as usize - 1]
-    }
-
-    /// How to sleep until `until`, or until a process asks for it ([`knock`]): the seat stays as it is.
-    pub(crate) fn nap(cx: &Cx<'_>, bell: u64, until: Nanos) -> Sleep {
-        let slot = slot(cx);
-        slot.bell.store(bell, Relaxed);
-        slot.word.store(ARMED, SeqCst);
-        Sleep { word: &slot.word, expected: ARMED, until }
-    }
-
-    /// Takes the seat if nobody sits there and says how to sleep until rung; `None`: there is something to do first.
-    pub(crate) fn deep(cx: &Cx<'_>, bell: u64) -> Option<Sleep> {
-        let (st, seat, slot) = (&cx.inst.net.wait, seat(cx), slot(cx));
-        slot.bell.store(bell, Relaxed);
-        slot.turn.fetch_add(1, Relaxed);
-        slot.word.store(ARMED, SeqCst);
-        st.deep.store(1, SeqCst);
-        let _ = seat.leader.compare_exchange(0, claim(seat, KEEPER), SeqCst, Relaxed);
-        let until = timer::next(cx);
-        st.alarm.store(until, SeqCst);
-        fence(SeqCst);
-        // A leader that sleeps drains by itself; a frame that nobody was rung for is ours.
-        let unattended = link::rx::pending(cx) && st.successor() == KEEPER;
-        if unattended || timer::next(cx) < until {
-            awake(cx);
-            let _ = seat.leader.compare_exchange(claim(seat, KEEPER), 0, SeqCst, Relaxed);
-            return None;
-        }
-        Some(Sleep { word: &slot.word, expected: ARMED, until })
-    }
-}
+pub(crate) mod keeping;
 
 /// Hooks the keeper on to an epoll set of its own: it is woken when something in it is ready. The hook goes with the set.
 pub fn attend(set: &Sock) -> bool {

@@ -39,7 +39,7 @@ step() {
   set -m; ( "do_$s" ) >"$log" 2>&1 </dev/null & local pid=$!; set +m
   ( sleep "$(bound "$s")"; echo "test: step $s took too long, ended" >>"$log"; kill -TERM -- -$pid; sleep 5; kill -KILL -- -$pid ) 2>/dev/null & local guard=$!
   # What a reader wants to see while it runs: one line per test program.
-  tail -n +1 -f --pid=$pid "$log" 2>/dev/null | grep --line-buffered -E '^(ok |not ok |FAIL|skip |test result:|error(\[|:)|install:|lint:|panicked|failures:|    [a-z_]+::)' &
+  tail -n +1 -f --pid=$pid "$log" 2>/dev/null | grep --line-buffered -E '^(ok |not ok |FAIL|FLAKY|again |skip |test result:|error(\[|:)|install:|lint:|panicked|failures:|    [a-z_]+::)' &
   local watch=$!
   wait $pid; rc=$?
   pkill_tree $guard; wait $watch 2>/dev/null

@@ -16,6 +16,12 @@ for name in "$@"; do
     log=$DATA/$name.$mode.log; t0=$SECONDS
     limit=$(sed -n 's/^# limit: *//p' "$HERE/$name.sh"); limit=${limit:-120}; [ -z "${APPS_FULL:-}" ] || limit=$((limit * 4))
     MODE=$mode timeout -k 5 "$limit" "$HERE/$name.sh" >"$log" 2>&1 </dev/null; rc=$?
+    # In CI what fails is run a second time, and both are told of (see tests/test.sh); by hand never.
+    if [ $rc != 0 ] && [ -n "${CI:-}" ]; then
+      echo "again $name $mode (rc $rc after $((SECONDS - t0)) s)"; tail -n 60 "$log" | sed 's/^/    /'; mv "$log" "$log.first"
+      MODE=$mode timeout -k 5 "$limit" "$HERE/$name.sh" >"$log" 2>&1 </dev/null; rc=$?
+      [ $rc != 0 ] || echo "FLAKY: $name $mode failed once and passed once (first run: $log.first)"
+    fi
     if [ $rc = 0 ] && line=$(grep "^ok $name $mode" "$log"); then
       passed=$((passed + 1)); echo "$line ($((SECONDS - t0)) s)"
     else

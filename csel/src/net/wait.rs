@@ -604,4 +604,3 @@ pub fn attend(set: &Sock) -> bool {
 pub fn keepers_bell(cx: &Cx<'_>) -> u64 {
     seat(cx).slots[KEEPER as usize - 1].bell.load(Relaxed)
 }
-

@@ -11,6 +11,7 @@
 //! A killed process: the provider watches pidfds (or looks each second while it must wake anyway) and says so with [`Keeper::died`]; a process
 //! that leaves in good order calls [`crate::net::wait::knock`]. Its descriptors are closed as the kernel would ([`crate::fd::Procs::bury`]); if one of its
 //! threads died inside a call, the tables are put right first ([`crate::repair`]).
+//! A process that runs another program, which has not come (yet), has its table compared with `/proc/PID/fd` ([`crate::fd::Procs::compare`]).
 //! When no process is left the keeper stays until nothing is left to deliver, [`LINGER`] at most, and then gives the port back: [`Rest::Leave`]. The arena is
 //! emptied then: the next program of a family that lives on (a shell's) founds the instance anew.
 //! **Limits.** A stopped (SIGSTOP) leader is not relieved: the frames wait, as for a host that is suspended.
@@ -18,6 +19,7 @@
 //! **See also.** design section 4; `shim/src/keeper.rs` and the launcher, which provide the process.
 use crate::arena::found;
 use crate::clock::{MS, Nanos, SEC};
+use crate::fd::is_pid;
 use crate::instance::{Cx, Instance};
 use crate::net::link;
 use crate::net::wait::{self, Sleep, keeping};
@@ -169,7 +171,7 @@ impl Keeper {
         let (mut alive, mut expected) = (0, 0);
         for (_, p) in cx.inst.procs.table.iter() {
             match p.pid.load(Relaxed) {
-                u32::MAX => expected += 1,
+                pid if pid != 0 && !is_pid(pid) => expected += 1,
                 pid if pid != 0 && pid != me => alive += 1,
                 _ => {}
             }
@@ -215,6 +217,16 @@ fn bury(cx: &Cx<'_>) -> bool {
         cx.inst.desks.bury(pid);
         cx.flush();
     }
+    n = 0;
+    for p in procs.leaving().take(dead.len()) {
+        dead[n] = p;
+        n += 1;
+    }
+    for &p in &dead[..n] {
+        procs.compare(cx, p);
+        cx.flush();
+    }
+    crate::fd::flight::stray(cx);
     whole
 }
 
@@ -252,7 +264,7 @@ pub fn pids(cx: &Cx<'_>, out: &mut [u32]) -> usize {
     let mut n = 0;
     for (_, p) in cx.inst.procs.table.iter() {
         let pid = p.pid.load(Relaxed);
-        if pid != 0 && pid != u32::MAX && pid != cx.me.pid && n < out.len() {
+        if is_pid(pid) && pid != cx.me.pid && n < out.len() {
             out[n] = pid;
             n += 1;
         }

@@ -4,15 +4,15 @@
 //! **Purpose.** `kill -9` of any thread's process at any instruction costs at most the connection it was inside: no lock, port, name, slot, reference or
 //! memory stays taken.
 //! **How it works.** Nothing is written down before it is done: what is true is what the *holders* say, and all else follows from it. Holders are the
-//! descriptor tables of the processes ([`crate::fd::Proc`]) and the threads that wait ([`crate::net::wait`]); from them follow the references of the open
+//! descriptor tables of the processes ([`crate::fd::Proc`]), the messages under way ([`crate::fd::flight`]) and the threads that wait ([`crate::net::wait`]); from them follow the references of the open
 //! descriptions, from those the flows, bodies and epoll sets, from those the ports, chains, queues, timers and counts. So when a thread has died *inside*
 //! ([`crate::desk`]), the keeper halts the instance for a moment and goes through all tables once, in that order: what is nobody's is closed or
 //! freed, what does not follow is made anew, and everybody is woken to look again. What the dead thread had locked and was changing (one connection, one
 //! datagram queue) is reset. A process that dies outside, which is by far the most frequent, costs none of this: its table is closed ([`crate::fd::Procs::bury`]).
 //! A thread that wants a lock of a dead one before that takes it over and mends what that lock guards as far as is needed to go on
 //! ([`crate::sync::Guard::inherited`]).
-//! *What this demands of all other code:* a reference to an open description that outlives a call ([`Cx`]) lies in a process's table or with a waiting
-//! thread's hooks, nowhere else; what is taken outside a call is not protected from being taken for a dead thread's.
+//! *What this demands of all other code:* a reference to an open description that outlives a call ([`Cx`]) lies in a process's table, with a waiting
+//! thread's hooks, or is counted as a flight, nowhere else; what is taken outside a call is not protected from being taken for a dead thread's.
 //! **Limits.** While a thread is stopped (SIGSTOP) inside, nothing is repaired; it is tried again. **Locks.** All of them, none for long.
 //! **Failure.** A repairer killed at its work has died inside: one of those who stand back meanwhile begins again.
 //! **See also.** [`crate::keeper`]; `tests/src/bin/soak`, `tests/tests/step_kill.rs`.
@@ -81,9 +81,13 @@ fn all(cx: &Cx<'_>) {
 /// Counts the references of every open description, and closes those that have none.
 fn references(cx: &Cx<'_>) {
     let socks = &cx.inst.socks;
+    let mut flying = 0;
     for (_, s) in socks.iter() {
-        s.tally.store(0, Relaxed);
+        let flights = s.flights.load(Relaxed);
+        s.tally.store(flights, Relaxed);
+        flying += flights;
     }
+    cx.inst.procs.flying.store(flying, Relaxed);
     let count = |id: u32| socks.get(Id::new(id)).map(|s: &Sock| s.tally.fetch_add(1, Relaxed));
     debug_assert!(cx.inst.procs.table.used() <= PROCS);
     for (_, p) in cx.inst.procs.table.iter() {

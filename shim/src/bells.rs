@@ -40,6 +40,10 @@ pub(crate) struct Bell(&'static Entry);
 impl Bell {
     pub(crate) fn take() -> Option<Self> {
         let pid = thread().me().pid;
+        if thread().vforked.get() {
+            // The table of bells is the parent's.
+            return None;
+        }
         for e in &BELLS {
             let mut state = e.state.load(Relaxed);
             if state == TAKEN && e.pid.load(Relaxed) != pid {

@@ -46,6 +46,14 @@ pub(crate) struct Thread {
     pub(crate) child: Cell<u32>,
     /// Whether its system calls are made or come to [`crate::inward`], which the kernel reads.
     pub(crate) selector: Cell<u8>,
+    /// A fork of ours is under way, not one that libc makes by itself.
+    pub(crate) forking: Cell<bool>,
+    /// A child of vfork(2) runs on this thread's stack and storage.
+    pub(crate) vforked: Cell<bool>,
+    /// Its view of the instance.
+    pub(crate) other: Cell<Option<Env>>,
+    /// Where the private descriptors were before it ran.
+    pub(crate) kept: Cell<[c_int; 2]>,
 }
 
 thread_local! {
@@ -63,6 +71,10 @@ thread_local! {
             touched: Cell::new(false),
             child: Cell::new(0),
             selector: Cell::new(crate::inward::ALLOW),
+            forking: Cell::new(false),
+            vforked: Cell::new(false),
+            other: Cell::new(None),
+            kept: Cell::new([-1; 2]),
         }
     };
 }
@@ -115,21 +127,66 @@ pub(crate) fn publish(env: Env) {
 
 /// The process has no instance any more: it is about to end.
 pub(crate) fn retire() {
+    let t = thread();
+    if t.vforked.get() {
+        t.other.set(None);
+        return;
+    }
     PROC.store(core::ptr::null_mut(), Release);
 }
 
-/// The process's descriptor table.
+/// As many children of vfork(2) at once are told apart: what fits in the low bits of [`PROC`], which count them.
+const DIVIDED: usize = align_of::<Proc>().next_power_of_two() - 1;
+
+/// A child of vfork(2) is about to be: from now on [`proc`] asks the thread. False: there are too many.
+pub(crate) fn divide() -> bool {
+    let change = |p: *mut Proc| (!p.is_null() && p.addr() & DIVIDED != DIVIDED).then(|| p.wrapping_byte_add(1));
+    PROC.fetch_update(AcqRel, Relaxed, change).is_ok()
+}
+
+/// It has gone its way.
+pub(crate) fn unite() {
+    let change = |p: *mut Proc| (p.addr() & DIVIDED != 0).then(|| p.wrapping_byte_sub(1));
+    let _ = PROC.fetch_update(AcqRel, Relaxed, change);
+}
+
+/// The process's descriptor table; a vfork child's own.
 #[inline]
 pub(crate) fn proc() -> Option<&'static Proc> {
+    let p = PROC.load(Acquire);
+    if p.addr() & DIVIDED != 0 {
+        return divided(p);
+    }
     // SAFETY: null, or a table in the arena, which is never unmapped.
-    unsafe { PROC.load(Acquire).as_ref() }
+    unsafe { p.as_ref() }
+}
+
+#[cold]
+fn divided(p: *mut Proc) -> Option<&'static Proc> {
+    match thread().other.get() {
+        Some(env) => Some(env.inst.procs.get(env.proc)),
+        // SAFETY: the table in the arena, without the count.
+        None => unsafe { p.map_addr(|a| a & !DIVIDED).as_ref() },
+    }
 }
 
 /// The process's view of its instance.
 #[inline]
 pub(crate) fn env() -> Option<&'static Env> {
+    let p = PROC.load(Acquire);
+    if p.addr() & DIVIDED != 0
+        && let Some(other) = others()
+    {
+        return Some(other);
+    }
     // SAFETY: ENV was written before PROC.
-    proc().map(|_| unsafe { (*ENV.0.get()).assume_init_ref() })
+    (!p.is_null()).then(|| unsafe { (*ENV.0.get()).assume_init_ref() })
+}
+
+#[cold]
+fn others() -> Option<&'static Env> {
+    // SAFETY: written by this thread only, when it has no reference (vfork's two ends); thread-local storage lives as long as the thread.
+    unsafe { (*thread().other.as_ptr()).as_ref() }
 }
 
 /// Is the descriptor the replica's?

@@ -37,6 +37,17 @@ pub(crate) fn set(which: Which, fd: c_int) {
     PRIVATE[which as usize].store(fd, Relaxed);
 }
 
+/// The arena's and the segment's numbers.
+pub(crate) fn places() -> [c_int; 2] {
+    [get(Which::Arena), get(Which::Segment)]
+}
+
+/// What a child of vfork(2) has moved lies in this process where it did.
+pub(crate) fn put_back(places: [c_int; 2]) {
+    set(Which::Arena, places[0]);
+    set(Which::Segment, places[1]);
+}
+
 /// Is it one of ours?
 #[inline]
 pub(crate) fn is_private(fd: c_int) -> bool {
@@ -77,6 +88,10 @@ pub(crate) fn make_way(fd: c_int) {
             continue;
         }
         let keep = n < 2;
+        if !keep && crate::enter::thread().vforked.get() {
+            // A bell of the parent's: the child has no use for it.
+            continue;
+        }
         let spots = PLACES.iter().map(|&(a, s)| if n == 0 { a } else { s });
         let to = spots.filter(|&to| keep && to != fd && gate::fcntl(to, libc::F_GETFD, 0).is_err()).find_map(|to| place(fd, to));
         let to = to.or_else(|| {

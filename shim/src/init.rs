@@ -11,6 +11,7 @@
 //! **Limits.** A process that closed the memfd by a raw system call starts a new family.
 //! **Locks.** [`STATE`] lets one thread at a time found or attach. **Failure.** Exit status 125 and a message; EMFILE, ENOMEM if the arena cannot be had.
 //! **See also.** [`csel_core::arena::found`], [`csel_core::net::link::join`].
+use crate::exec::preload::Ticket;
 use crate::fdguard::{self, PLACES, Which};
 use crate::{enter, ret, shadow, signal, table, trace, uplink};
 use core::cell::UnsafeCell;
@@ -103,13 +104,19 @@ unsafe extern "C" fn start(_argc: c_int, argv: *const *const c_char, envp: *cons
     let argv0 = unsafe { argv.as_ref().and_then(|a| a.as_ref()).map_or(&b""[..], |a| CStr::from_ptr(a).to_bytes()) };
     // SAFETY: constructors run alone.
     unsafe { *KEPT.0.get() = (config, dir, Name::of_program(argv0), uplink::find_passt(&config, look_up("PATH"))) };
+    // SAFETY: as above.
+    unsafe { crate::exec::preload::keep(envp, dir.as_bytes()) };
+    // SAFETY: as above.
+    let ticket = unsafe { variable(envp, crate::exec::preload::TICKET) }.and_then(Ticket::parse);
+    if let Some(t) = &ticket {
+        crate::exec::preload::tear(t);
+    }
     trace_to(&config);
-    let fresh = !find_family() && !begin_family();
+    let fresh = !find_family(ticket.as_ref(), &dir) && !begin_family();
     if fresh {
         ret::say(&["csel: no descriptor could be had for the arena: this program uses the kernel's network for nothing, its sockets fail"]);
     }
     crate::fork::register();
-    crate::exec::remember(look_up("LD_PRELOAD"));
     INERT.store(false, Release);
     if !config.publish.is_empty() && !family_has_instance() {
         // Ports of the host are taken before the program starts, or it does not.
@@ -117,9 +124,7 @@ unsafe extern "C" fn start(_argc: c_int, argv: *const *const c_char, envp: *cons
     }
     STARTED.store(true, Release);
     if family_has_instance() {
-        // SAFETY: as above.
-        let spawned = unsafe { variable(envp, crate::exec::SPAWNED) };
-        crate::exec::rejoin(spawned);
+        crate::exec::rejoin(ticket.as_ref());
     }
 }
 
@@ -199,18 +204,44 @@ pub(crate) fn hostname() -> Option<Name> {
     set.or_else(|| enter::env().map(|e| *e.inst.facts.get().config.hostname_or(&e.inst.facts.get().name)))
 }
 
-/// The memfd of our family, inherited over fork and exec.
-fn find_family() -> bool {
-    for (arena, segment) in PLACES {
-        if is_arena(arena) {
-            fdguard::set(Which::Arena, arena);
+/// The memfd of our family: inherited over fork and exec, or found by the ticket of a program that has lost it.
+fn find_family(ticket: Option<&Ticket>, dir: &Path) -> bool {
+    let wanted = ticket.map_or(0, |t| t.arena);
+    let fits = |fd: c_int| is_arena(fd) && (wanted == 0 || gate::file::fstat(fd).is_ok_and(|st| st.ino == wanted));
+    let elsewhere = ticket.map(|t| (t.at, -1)).filter(|t| t.0 > 2);
+    for (arena, segment) in PLACES.into_iter().chain(elsewhere) {
+        if fits(arena) {
+            keep_arena(arena);
             if gate::fcntl(segment, libc::F_GETFD, 0).is_ok() {
                 fdguard::set(Which::Segment, segment);
             }
             return true;
         }
     }
-    false
+    match ticket.filter(|_| wanted != 0).and_then(|t| crate::exec::rendezvous::find(dir, wanted, t.at)) {
+        Some(fd) => {
+            to_its_place(fd);
+            true
+        }
+        None => false,
+    }
+}
+
+/// The arena's descriptor is this one.
+fn keep_arena(fd: c_int) {
+    fdguard::set(Which::Arena, fd);
+    crate::exec::arena_is(gate::file::fstat(fd).map_or(0, |st| st.ino));
+}
+
+/// Moves the arena's descriptor to where exec'd programs look for it.
+fn to_its_place(fd: c_int) {
+    let spot = PLACES.iter().map(|p| p.0).filter(|&to| gate::fcntl(to, libc::F_GETFD, 0).is_err()).find_map(|to| fdguard::place(fd, to));
+    if spot.is_some() {
+        let _ = gate::close(fd);
+    } else {
+        let _ = gate::fcntl(fd, libc::F_SETFD, 0);
+    }
+    keep_arena(spot.unwrap_or(fd));
 }
 
 /// Is it a memfd made by [`begin_family`]? Only memfds have seals, and ours has the one that says nothing else can be sealed.
@@ -223,12 +254,7 @@ fn begin_family() -> bool {
     // A memfd made with sealing allowed is the only one whose seals can be told from "none"; MFD_CLOEXEC is not given: exec inherits it.
     let Ok(fd) = gate::memfd_create(c"csel-arena", libc::MFD_ALLOW_SEALING) else { return false };
     let _ = gate::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SEAL as usize);
-    let spot = PLACES.iter().map(|p| p.0).filter(|&to| gate::fcntl(to, libc::F_GETFD, 0).is_err()).find_map(|to| fdguard::place(fd, to));
-    let at = spot.unwrap_or(fd);
-    if at != fd {
-        let _ = gate::close(fd);
-    }
-    fdguard::set(Which::Arena, at);
+    to_its_place(fd);
     true
 }
 
@@ -378,7 +404,8 @@ fn keep_segment(fd: c_int) {
     fdguard::set(Which::Segment, at);
 }
 
-/// The segment of an instance that is there already: by the inherited descriptor, else by its name.
+/// The segment of an instance that is there already: by the inherited descriptor (its path may be out of reach: chroot(2), another user, another
+/// environment), else by its name.
 fn open_segment(inst: &Instance, dir: &Path) -> Result<&'static Segment> {
     // A program started with another environment (nginx's new binary, sudo, env -i) would look in another directory.
     if let Some(seg) = join::inherited(fdguard::get(Which::Segment)) {
@@ -386,11 +413,7 @@ fn open_segment(inst: &Instance, dir: &Path) -> Result<&'static Segment> {
     }
     match join::open(dir, &inst.facts.get().config.net, false) {
         Ok((seg, fd)) => {
-            if fdguard::get(Which::Segment) < 0 {
-                keep_segment(fd);
-            } else {
-                let _ = gate::close(fd);
-            }
+            keep_segment(fd);
             Ok(seg)
         }
         Err(e) => refuse(format_args!("{e}")),
@@ -401,6 +424,8 @@ fn open_segment(inst: &Instance, dir: &Path) -> Result<&'static Segment> {
 pub(crate) fn check_descriptors() {
     let _ = enter::with_cx(|cx| {
         let table = cx.inst.procs.get(cx.proc);
+        // The program that was here before may have had threads that waited.
+        csel_core::net::wait::bury(cx, cx.proc);
         // First what is there, so that a socket whose number changed is not let go of for a moment.
         crate::exec::each_descriptor(|fd| {
             if !table.is_virtual(fd) && !fdguard::is_private(fd) {
@@ -412,14 +437,16 @@ pub(crate) fn check_descriptors() {
             if !table.is_virtual(fd) {
                 continue;
             }
-            let known = table.get(cx.inst, fd).map(|held| {
-                let inode = held.inode.load(Relaxed);
-                held.release(cx);
-                inode
-            });
-            if known != shadow::inode(fd) || known.is_none() {
+            let Some(held) = table.get(cx.inst, fd) else {
+                table.clear(cx, fd);
+                continue;
+            };
+            let stays = csel_core::fd::proves(&held, &csel_core::fd::link_of(0, fd as u32));
+            held.release(cx);
+            if !stays {
                 table.clear(cx, fd);
             }
         }
+        table.leaving.store(csel_core::fd::leaving::NO, Release);
     });
 }

@@ -2,8 +2,9 @@
 //!
 //! A shadow is an unconnected AF_UNIX socket of the same type, so fstat(2) says S_IFSOCK, numbers and limits are the kernel's, and read(2) by
 //! somebody we do not see fails instead of hanging. Its inode is the socket's identity in other processes ([`csel_core::fd::Sock::inode`]).
+use csel_core::arena::Id;
 use csel_core::errno::{Errno, Result};
-use csel_core::fd::Held;
+use csel_core::fd::{Held, Sock};
 use csel_core::gate;
 use csel_core::instance::Cx;
 use libc::c_int;
@@ -52,16 +53,15 @@ pub(crate) fn adopt(cx: &Cx<'_>, held: Held, fd: c_int) -> Result<()> {
     set
 }
 
-/// A descriptor that came from elsewhere (SCM_RIGHTS, exec): if it is a shadow of this instance, makes it virtual here.
-pub(crate) fn heal(cx: &Cx<'_>, fd: c_int) -> bool {
+/// A descriptor that came from elsewhere (SCM_RIGHTS, exec): if it is a shadow of this instance, makes it virtual here and says which socket it is.
+pub(crate) fn heal(cx: &Cx<'_>, fd: c_int) -> Option<Id<Sock>> {
     use core::sync::atomic::Ordering::Relaxed;
-    let Some(inode) = inode(fd) else { return false };
-    let found = cx.inst.socks.iter().find(|(_, s)| s.inode.load(Relaxed) == inode);
-    let Some((id, _)) = found else { return false };
-    let Some(held) = Held::take(cx.inst, id) else { return false };
+    let inode = inode(fd)?;
+    let (id, _) = cx.inst.socks.iter().find(|(_, s)| s.inode.load(Relaxed) == inode)?;
+    let held = Held::take(cx.inst, id)?;
     if held.inode.load(Relaxed) != inode {
         held.release(cx);
-        return false;
+        return None;
     }
-    cx.inst.procs.get(cx.proc).set(cx, fd, held) != Err(Errno::EMFILE)
+    (cx.inst.procs.get(cx.proc).set(cx, fd, held) != Err(Errno::EMFILE)).then_some(id)
 }

@@ -140,7 +140,8 @@ pub(crate) fn action(sig: c_int, act: Option<&libc::sigaction>, old: Option<&mut
     shown(sig, &mut was);
     if let Some(act) = act {
         let plain = act.sa_sigaction == libc::SIG_DFL || act.sa_sigaction == libc::SIG_IGN;
-        if plain && !is_fault(sig) && !(sig == libc::SIGSYS && inward::owns_sigsys()) {
+        // A child of vfork(2) has dispositions of its own, and the parent's memory.
+        if plain && !is_fault(sig) && !(sig == libc::SIGSYS && inward::owns_sigsys()) || thread().vforked.get() {
             // SAFETY: a valid sigaction.
             if unsafe { real::sigaction(sig, act, core::ptr::null_mut()) } != 0 {
                 return Err(crate::ret::errno());

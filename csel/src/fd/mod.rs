@@ -14,11 +14,16 @@
 use crate::arena::{Id, Shared, Slab};
 use crate::call::Kind;
 use crate::clock::Nanos;
+use crate::config::Str;
 use crate::errno::{Errno, Result};
+use crate::gate::file;
 use crate::instance::{Cx, Instance};
 use crate::poll::WaitQueue;
 use crate::sync::{Lock, rank};
+use core::fmt::Write as _;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*};
+
+pub mod flight;
 
 /// Descriptors of a process that can be virtual.
 pub const FDS: usize = 65536;
@@ -57,6 +62,8 @@ pub struct Sock {
     pub error: AtomicU32,
     /// Who waits for it.
     pub queue: WaitQueue,
+    /// References that messages under way have ([`flight`]).
+    pub flights: AtomicU32,
     /// Inode of the shadow: the socket's identity outside.
     pub inode: AtomicU64,
     /// SO_RCVTIMEO in nanoseconds, 0 for none.
@@ -151,6 +158,7 @@ pub fn open(cx: &Cx<'_>, kind: Kind, family: u16, ty: u16, protocol: u16, flags:
     s.body.store(0, Relaxed);
     s.error.store(0, Relaxed);
     s.inode.store(0, Relaxed);
+    s.flights.store(0, Relaxed);
     s.rcvtimeo.store(0, Relaxed);
     s.sndtimeo.store(0, Relaxed);
     s.owner.store(0, Relaxed);
@@ -236,11 +244,36 @@ impl Drop for Held {
     }
 }
 
-/// One process of the instance.
-#[repr(C)]
+/// What [`Proc::pid`] says of a process that thread `me` is about to make: nobody else announces the same, so whoever fills in the pid
+/// later cannot meet another process that has got the table meanwhile.
+pub fn announcement(me: &crate::sync::Me) -> u32 {
+    ANNOUNCED | me.tid
+}
+
+/// Is it a process's id, not "none" and not an announcement?
+#[inline]
+pub const fn is_pid(pid: u32) -> bool {
+    pid != 0 && pid & ANNOUNCED == 0
+}
+
+/// The bit of an announcement.
+const ANNOUNCED: u32 = 1 << 31;
+
+/// What [`Proc::leaving`] says.
+pub mod leaving {
+    /// The program that runs is the one that keeps the table.
+    pub const NO: u32 = 0;
+    /// It calls exec(2) (or was spawned): the new program will say so when it has come.
+    pub const COMES_BACK: u32 = 1;
+    /// It calls exec(2) of a program that cannot be of the instance.
+    pub const STRANGER: u32 = 2;
+}
+
+/// One process of the instance. Aligned so that a pointer to one has bits to spare.
+#[repr(C, align(8))]
 #[derive(Shared)]
 pub struct Proc {
-    /// Its pid; 0 once it is gone; `u32::MAX` if it has only been announced, by a parent about to fork.
+    /// Its pid; 0 once it is gone; an [`announcement`] before it is there.
     pub pid: AtomicU32,
     /// Who announced it, and when.
     parent: AtomicU32,
@@ -249,6 +282,10 @@ pub struct Proc {
     pub high: AtomicU32,
     /// One above the descriptor of the process's own socket that rings bells ([`crate::gate::bell`]); 0: none.
     pub clapper: AtomicU32,
+    /// A second process that shares the descriptors (clone(2) with CLONE_FILES); 0: none.
+    pub partner: AtomicU32,
+    /// Another program may run in the process by now ([`leaving`]): the keeper compares the table with what the process has open.
+    pub leaving: AtomicU32,
     /// Descriptor -> [`Sock`] id, 0 if the kernel's own.
     pub fds: [AtomicU32; FDS],
 }
@@ -257,6 +294,8 @@ pub struct Proc {
 #[repr(C)]
 #[derive(Shared)]
 pub struct Procs {
+    /// How many references are in flight.
+    pub flying: AtomicU32,
     /// The table.
     pub table: Slab<Proc, PROCS>,
 }
@@ -279,6 +318,10 @@ impl Proc {
                 return None;
             }
         }
+    }
+    /// Is any descriptor virtual?
+    pub fn any(&self) -> bool {
+        self.fds[..(self.high.load(Acquire) as usize).min(FDS)].iter().any(|w| w.load(Relaxed) != 0)
     }
     /// Is the descriptor virtual? One load.
     #[inline]
@@ -317,7 +360,56 @@ impl Proc {
     }
 }
 
+/// What `/proc/PID/fd/FD` says (0: of this process): the link's text, or why there is none.
+pub fn link_of(pid: u32, fd: u32) -> Result<Str<40>> {
+    let mut path = Str::<48>::EMPTY;
+    let _ = if pid == 0 { write!(path, "/proc/self/fd/{fd}\0") } else { write!(path, "/proc/{pid}/fd/{fd}\0") };
+    let mut text = [0; 40];
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).map_err(|_| Errno::EINVAL)?;
+    file::readlink(path, &mut text).map(|n| Str::cut(&text[..n]))
+}
+
+/// Is a descriptor with this link still the shadow of `sock`? An epoll set's has no identity: it is taken for the one that was there.
+pub fn proves(sock: &Sock, link: &Result<Str<40>>) -> bool {
+    let Ok(link) = link else { return false };
+    if sock.kind() == Kind::Epoll {
+        return link.as_bytes() == b"anon_inode:[eventpoll]";
+    }
+    let mut own = Str::<40>::EMPTY;
+    let _ = write!(own, "socket:[{}]", sock.inode.load(Relaxed));
+    own == *link
+}
+
 impl Procs {
+    /// Compares the table of process `n`, in which another program may run, with the descriptors it has, and lets go of what is not there any more.
+    pub fn compare(&'static self, cx: &Cx<'_>, n: u32) {
+        let p = self.get(n);
+        let pid = p.pid.load(Acquire);
+        for fd in 0..p.high.load(Acquire).min(FDS as u32) {
+            let word = &p.fds[fd as usize];
+            let id = word.load(Acquire);
+            let Some(held) = Held::take(cx.inst, Id::new(id)) else { continue };
+            let link = link_of(pid, fd);
+            let gone = match &link {
+                Err(Errno::ENOENT) => crate::gate::process_exists(pid),
+                // Another user's program: nobody knows.
+                Err(_) => false,
+                Ok(_) => !proves(&held, &link),
+            };
+            if gone && p.leaving.load(Acquire) != leaving::NO && word.compare_exchange(id, 0, AcqRel, Relaxed).is_ok() {
+                Held::from_id(cx.inst, Id::new(id)).release(cx);
+            }
+            held.release(cx);
+            if matches!(link, Err(Errno::EACCES | Errno::EPERM)) {
+                break;
+            }
+        }
+    }
+    /// The processes in which another program may run, and which have something open.
+    pub fn leaving(&'static self) -> impl Iterator<Item = u32> {
+        let is = |p: &Proc| is_pid(p.pid.load(Acquire)) && p.leaving.load(Relaxed) != leaving::NO && p.any();
+        self.table.iter().filter(move |(_, p)| is(p)).map(|(id, _)| id.0)
+    }
     /// Process `n` (from [`Procs::enter`]).
     #[inline]
     pub fn get(&'static self, n: u32) -> &'static Proc {
@@ -325,7 +417,7 @@ impl Procs {
     }
     /// A table for process `pid`: the one it has already (it called exec), or a fresh, empty one.
     pub fn enter(&self, cx: &Cx<'_>, pid: u32) -> Result<u32> {
-        if pid != u32::MAX
+        if is_pid(pid)
             && let Some((id, _)) = self.table.iter().find(|(_, p)| p.pid.load(Relaxed) == pid)
         {
             return Ok(id.0);
@@ -338,12 +430,14 @@ impl Procs {
         p.clapper.store(0, Relaxed);
         p.parent.store(cx.me.pid, Relaxed);
         p.announced.store(cx.now(), Relaxed);
+        p.leaving.store(leaving::NO, Relaxed);
+        p.partner.store(0, Relaxed);
         p.pid.store(pid, Release);
         Ok(id.0)
     }
     /// A copy of process `parent`'s table for a child that is about to be forked; the child fills in its pid.
     pub fn fork(&'static self, cx: &Cx<'_>, parent: u32) -> Result<u32> {
-        let n = self.enter(cx, u32::MAX)?;
+        let n = self.enter(cx, announcement(cx.me))?;
         let (from, to) = (self.get(parent), self.get(n));
         let high = from.high.load(Acquire);
         to.high.store(high, Relaxed);
@@ -366,20 +460,28 @@ impl Procs {
     }
     /// Is anyone there: a process that lives?
     pub fn anyone(&'static self) -> bool {
-        self.table.iter().map(|(_, p)| p.pid.load(Relaxed)).any(|pid| pid != 0 && pid != u32::MAX && crate::gate::process_exists(pid))
+        self.table.iter().map(|(_, p)| p.pid.load(Relaxed)).any(|pid| is_pid(pid) && crate::gate::process_exists(pid))
     }
     /// The processes that are gone without having said so.
     pub fn dead(&'static self, now: Nanos) -> impl Iterator<Item = u32> {
         let gone = move |p: &Proc| {
             let pid = p.pid.load(Relaxed);
-            if pid == u32::MAX {
+            if pid != 0 && !is_pid(pid) {
                 // Its parent died around the fork: if there is a child, it comes at once or not at all.
                 let late = now.saturating_sub(p.announced.load(Relaxed)) > STILLBORN;
                 return late
                     && !crate::gate::process_exists(p.parent.load(Relaxed))
                     && p.pid.compare_exchange(pid, 0, AcqRel, Relaxed).is_ok();
             }
-            pid != 0 && pid != u32::MAX && !crate::gate::process_exists(pid)
+            if pid == 0 || crate::gate::process_exists(pid) {
+                return false;
+            }
+            let partner = p.partner.swap(0, AcqRel);
+            if partner != 0 && crate::gate::process_exists(partner) {
+                p.pid.store(partner, Release);
+                return false;
+            }
+            true
         };
         self.table.iter().filter(move |(_, p)| gone(p)).map(|(id, _)| id.0)
     }

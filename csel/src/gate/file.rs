@@ -40,6 +40,13 @@ pub fn unlink(path: &CStr) -> Result<usize> {
     unsafe { syscall(libc::SYS_unlinkat, [libc::AT_FDCWD as isize as usize, path.as_ptr() as usize, 0, 0, 0, 0]) }
 }
 
+/// `readlink(2)`: how much of the target is in `into`.
+pub fn readlink(path: &CStr, into: &mut [u8]) -> Result<usize> {
+    let a = [libc::AT_FDCWD as isize as usize, path.as_ptr() as usize, into.as_mut_ptr() as usize, into.len(), 0, 0];
+    // SAFETY: a CStr is a valid NUL-terminated string; the slice is writable for its length.
+    unsafe { syscall(libc::SYS_readlinkat, a) }
+}
+
 /// `geteuid(2)`.
 pub fn geteuid() -> u32 {
     // SAFETY: takes nothing.

@@ -7,7 +7,7 @@
 //! **How it works.** [`queue`] holds the hooks: of threads ([`crate::net::wait::Waiting`]) and of epoll items ([`epoll`]). A wake-up under a
 //! protocol's lock only *notes* the sleeping thread in [`Wakes`]; the system call comes in [`Wakes::flush`], when no lock is held.
 //! [`now`] is what poll(2) would answer; [`model`] maps it to pollfd and fd_set.
-//! **Limits.** [`HOOKS`] hooks; a wait that finds none left naps instead of sleeping. An epoll descriptor that crosses exec(3) loses its virtual
+//! **Limits.** [`HOOKS`] hooks; a wait that finds none left naps instead of sleeping. An epoll descriptor passed by SCM_RIGHTS loses its virtual
 //! side. **Locks.** QUEUE, see [`queue`]; EPOLL, see [`epoll`]. **Failure.** ENOSPC from a full item table, as epoll_ctl(2)'s max_user_watches.
 //! **See also.** design section 7; `fs/eventpoll.c`, `fs/select.c`.
 use crate::arena::{Id, Shared, Slab};

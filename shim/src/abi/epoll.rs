@@ -253,12 +253,12 @@ interpose! {
     family epoll;
 
     /// epoll_create(2).
-    plain fn epoll_create(size: c_int) -> c_int = Partial "an epoll descriptor that crosses exec(3) has forgotten its virtual sockets" {
+    plain fn epoll_create(size: c_int) -> c_int = Partial "an epoll descriptor that is passed by SCM_RIGHTS, or put on another number by posix_spawn's file actions, has forgotten its virtual sockets" {
         // SAFETY: no pointers.
         created(unsafe { real::epoll_create(size) })
     }
     /// epoll_create1(2).
-    plain fn epoll_create1(flags: c_int) -> c_int = Partial "an epoll descriptor that crosses exec(3) has forgotten its virtual sockets" {
+    plain fn epoll_create1(flags: c_int) -> c_int = Partial "an epoll descriptor that is passed by SCM_RIGHTS, or put on another number by posix_spawn's file actions, has forgotten its virtual sockets" {
         // SAFETY: no pointers.
         created(unsafe { real::epoll_create1(flags) })
     }

@@ -28,8 +28,10 @@ pub(crate) mod name;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod procnet;
+pub(crate) mod rights;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod spawn;
 pub(crate) mod stdio;
 pub(crate) mod syscall;
 
@@ -46,6 +48,8 @@ pub(crate) static FAMILIES: &[&[Row]] = &[
     inward::ROWS,
     name::ROWS,
     process::ROWS,
+    process::BY_HAND,
+    spawn::ROWS,
     procnet::ROWS,
     signal::ROWS,
     syscall::ROWS,

@@ -1,8 +1,9 @@
 //! Messages: sendmsg(2), recvmsg(2), sendmmsg(2), recvmmsg(2).
 //!
-//! A recvmsg(2) on a descriptor of the kernel's may bring descriptors (SCM_RIGHTS): shadows among them become virtual here.
+//! A message that passes through a descriptor of the kernel's may carry virtual sockets: [`super::rights`].
 use super::io::{Got, header, recv_pieces, send_pieces};
-use crate::enter::{clock, is_virtual, with_cx};
+use super::rights;
+use crate::enter::{clock, is_virtual};
 use crate::home::{self, Home};
 use crate::ret::{IntoC, fail};
 use crate::table::interpose;
@@ -68,39 +69,33 @@ fn recv_message(fd: c_int, msg: *mut msghdr, flags: c_int) -> Result<usize> {
     Ok(n)
 }
 
-/// The descriptors that came with a message of the kernel's.
-///
-/// # Safety
-/// `msg` must be what a successful recvmsg(2) has filled in.
-unsafe fn received(msg: *const msghdr) {
-    if crate::enter::proc().is_none() && !crate::init::family_has_instance() {
-        return;
+/// sendmmsg(2) of the kernel's: if a message carries virtual sockets they go one by one, so that what was not sent is known.
+fn carrying(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
+    // SAFETY: only addresses of fields are taken.
+    let fields = |i: usize| unsafe { (&raw const (*msgs.wrapping_add(i)).msg_hdr, &raw mut (*msgs.wrapping_add(i)).msg_len) };
+    let n = n.min(1024);
+    if !(0..n as usize).any(|i| rights::carries(fields(i).0)) {
+        // SAFETY: as the application passed it.
+        return unsafe { real::sendmmsg(fd, msgs, n, flags) };
     }
-    let mut fds = [0; 256];
-    let mut n = 0;
-    // SAFETY: the kernel wrote the control messages and their length.
-    unsafe {
-        let mut c = libc::CMSG_FIRSTHDR(msg);
-        while !c.is_null() {
-            if (*c).cmsg_level == libc::SOL_SOCKET && (*c).cmsg_type == libc::SCM_RIGHTS {
-                let many = ((*c).cmsg_len as usize - libc::CMSG_LEN(0) as usize) / size_of::<c_int>();
-                for i in 0..many {
-                    if n < fds.len() {
-                        fds[n] = libc::CMSG_DATA(c).cast::<c_int>().add(i).read_unaligned();
-                        n += 1;
-                    }
-                }
+    let mut sent = 0;
+    for i in 0..n as usize {
+        let (hdr, len) = fields(i);
+        let departed = rights::depart(fd, hdr);
+        // SAFETY: the application's message.
+        let r = unsafe { real::sendmsg(fd, hdr, flags) };
+        if r < 0 {
+            if let Some(d) = departed {
+                d.stayed();
             }
-            c = libc::CMSG_NXTHDR(msg, c);
+            return if sent == 0 { -1 } else { sent };
         }
+        if let Err(e) = user::put(len, &(r as c_uint)) {
+            return if sent == 0 { fail(e) } else { sent };
+        }
+        sent += 1;
     }
-    if n > 0 && crate::init::instance().is_ok() {
-        let _ = with_cx(|cx| {
-            for &fd in &fds[..n] {
-                crate::shadow::heal(cx, fd);
-            }
-        });
-    }
+    sent
 }
 
 fn send_messages(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> Result<usize> {
@@ -172,8 +167,15 @@ interpose! {
         match home_of(fd, msg) {
             Err(e) => (Err(e) as Result<usize>).into_c(),
             Ok(Home::Ours) => send_message(fd, msg, flags).into_c(),
-            // SAFETY: as the application passed it.
-            Ok(Home::Kernel) => unsafe { real::sendmsg(fd, msg, flags) },
+            Ok(Home::Kernel) => {
+                let departed = rights::depart(fd, msg);
+                // SAFETY: as the application passed it.
+                let n = unsafe { real::sendmsg(fd, msg, flags) };
+                if let Some(d) = departed.filter(|_| n < 0) {
+                    d.stayed();
+                }
+                n
+            }
         }
     }
     /// recvmsg(2); SCM_RIGHTS over AF_UNIX carries virtual sockets too.
@@ -185,7 +187,7 @@ interpose! {
             unsafe {
                 let n = real::recvmsg(fd, msg, flags);
                 if n >= 0 && (*msg).msg_controllen >= size_of::<libc::cmsghdr>() {
-                    received(msg);
+                    rights::arrive(msg, flags & libc::MSG_PEEK != 0);
                 }
                 n
             }
@@ -196,8 +198,7 @@ interpose! {
         if is_virtual(fd) || home::is_kernels_ip(fd) {
             send_messages(fd, msgs, n, flags).into_c()
         } else {
-            // SAFETY: as the application passed it.
-            unsafe { real::sendmmsg(fd, msgs, n, flags) }
+            carrying(fd, msgs, n, flags)
         }
     }
     /// recvmmsg(2).
@@ -211,7 +212,7 @@ interpose! {
                 for i in 0..got.max(0) as usize {
                     let hdr = &raw const (*msgs.add(i)).msg_hdr;
                     if (*hdr).msg_controllen >= size_of::<libc::cmsghdr>() {
-                        received(hdr);
+                        rights::arrive(hdr, flags & libc::MSG_PEEK != 0);
                     }
                 }
                 got

@@ -60,8 +60,15 @@ pub(crate) unsafe fn dispatch(nr: c_long, a: [usize; 6]) -> Option<c_long> {
         libc::SYS_recvmsg => to!(msg::recvmsg(fd, a[1] as *mut _, a[2] as c_int)),
         libc::SYS_recvmmsg => to!(msg::recvmmsg(fd, a[1] as *mut _, a[2] as c_uint, a[3] as c_int, a[4] as *mut _)),
         libc::SYS_execve if !init::inert() => to!(process::execve(a[0] as *const _, a[1] as *const _, a[2] as *const _)),
+        libc::SYS_execveat if !init::inert() => {
+            to!(process::execveat(fd, a[1] as *const _, a[2] as *const _, a[3] as *const _, a[4] as c_int))
+        }
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_fork | libc::SYS_vfork => to!(process::fork()),
+        libc::SYS_fork => Some(process::raw_fork(0)),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_vfork => Some(process::raw_fork(libc::CLONE_VFORK)),
+        libc::SYS_clone if a[1] == 0 => Some(process::raw_clone(a)),
+        libc::SYS_clone3 => process::stays(a[0] as *const u64, a[1]).then(|| process::raw_clone3(a[0] as *const u64, a[1])),
         libc::SYS_prctl => to!(process::prctl(fd, a[1], a[2], a[3], a[4])),
         // SECCOMP_SET_MODE_STRICT and SECCOMP_SET_MODE_FILTER.
         libc::SYS_seccomp if a[0] < 2 => {

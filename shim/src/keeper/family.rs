@@ -34,7 +34,7 @@ impl Family {
             // SAFETY: no pointers.
             let opened = unsafe { gate::syscall(libc::SYS_pidfd_open, [pid as usize, 0, 0, 0, 0, 0]) };
             match opened {
-                Ok(fd) if pid != u32::MAX => {
+                Ok(fd) if csel_core::fd::is_pid(pid) => {
                     self.watched.insert(pid, fd as c_int);
                     register(fd as c_int);
                     there += 1;
@@ -52,10 +52,13 @@ impl Family {
                 there
             });
         }
-        if !unknown {
+        // Where another program may run, two processes share a table, or a message carries a socket, nobody knocks.
+        let flying = inst.procs.flying.load(Relaxed) != 0;
+        let strange = flying || inst.procs.leaving().next().is_some() || inst.procs.table.iter().any(|(_, p)| p.partner.load(Relaxed) != 0);
+        if !unknown && !strange {
             self.look = NEVER;
         } else if self.look == NEVER || self.look <= now {
-            self.look = now + SEC;
+            self.look = now + if strange { SEC / 4 } else { SEC };
         }
     }
 

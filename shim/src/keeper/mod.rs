@@ -250,6 +250,7 @@ fn run(dir: &CStr) -> bool {
     {
         inst.procs.get(env.proc).clapper.store(fd as u32 + 1, Relaxed);
     }
+    crate::exec::rendezvous::publish(dir.as_bytes(), 3);
     let Ok(mut host) = Host::new(&env, &me) else { return false };
     let begun = begin_sources(&mut host, inst, &dir);
     if awaited {
@@ -260,6 +261,7 @@ fn run(dir: &CStr) -> bool {
         return false;
     }
     host.run();
+    crate::exec::rendezvous::withdraw(dir.as_bytes(), 3);
     drop(host);
     found::vacate(inst);
     true

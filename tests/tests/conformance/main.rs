@@ -19,6 +19,8 @@
 //! library (default: target/release/libcsel.so beside this program, else target/debug); `--test-threads N` (default 4).
 //! One case by hand: `CSEL_CASE=tcp_io::peek CSEL_MODE=native target/debug/deps/conformance-...`.
 //!
+//! What a case executes is this program again, in another role: after.rs.
+//!
 //! See also: sys.rs (calls as values), net.rs (addresses, pairs, waiting), run.rs (parent and child).
 
 #[allow(dead_code)]
@@ -28,11 +30,13 @@ mod run;
 #[allow(dead_code)]
 mod sys;
 
+mod after;
 mod cancel;
 mod epoll;
 mod epoll_ctl;
 mod epoll_nested;
 mod epoll_wait;
+mod exec;
 mod fd;
 mod fork;
 mod icmp;
@@ -42,6 +46,8 @@ mod jump;
 mod libc_api;
 mod netlink;
 mod poll;
+mod process;
+mod rights;
 mod sandbox;
 mod signal;
 mod signal_io;
@@ -90,6 +96,7 @@ const FAMILIES: &[&[Case]] = &[
     epoll_ctl::CASES,
     epoll_nested::CASES,
     epoll_wait::CASES,
+    exec::CASES,
     fd::CASES,
     fork::CASES,
     icmp::CASES,
@@ -99,6 +106,8 @@ const FAMILIES: &[&[Case]] = &[
     libc_api::CASES,
     netlink::CASES,
     poll::CASES,
+    process::CASES,
+    rights::CASES,
     sandbox::CASES,
     signal::CASES,
     signal_io::CASES,
@@ -116,5 +125,11 @@ const FAMILIES: &[&[Case]] = &[
 ];
 
 fn main() -> std::process::ExitCode {
-    run::main(FAMILIES)
+    let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|a| a == after::AFTER) {
+        after::main(&args[2..]);
+        return std::process::ExitCode::SUCCESS;
+    }
+    let families: Vec<&'static [Case]> = FAMILIES.iter().chain(exec::WAYS).copied().collect();
+    run::main(&families)
 }

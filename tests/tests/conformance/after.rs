@@ -112,8 +112,8 @@ fn what(what: &str, fds: &[Fd]) {
         }
         // Another exec, twice removed.
         ("again", [s]) => {
-            let pid = crate::exec::start_after("shout", &[s.raw()]);
-            crate::exec::succeeds(pid);
+            let pid = crate::ways::start_after("shout", &[s.raw()]);
+            crate::ways::succeeds(pid);
         }
         ("hold", [s]) => {
             s.write(b"here").is(4);

@@ -62,6 +62,8 @@ mod tcp_msg;
 mod tcp_options;
 mod udp;
 mod udp_msg;
+mod vfork;
+mod ways;
 
 use sys::Net;
 
@@ -122,6 +124,7 @@ const FAMILIES: &[&[Case]] = &[
     tcp_options::CASES,
     udp::CASES,
     udp_msg::CASES,
+    vfork::CASES,
 ];
 
 fn main() -> std::process::ExitCode {
@@ -130,6 +133,6 @@ fn main() -> std::process::ExitCode {
         after::main(&args[2..]);
         return std::process::ExitCode::SUCCESS;
     }
-    let families: Vec<&'static [Case]> = FAMILIES.iter().chain(exec::WAYS).copied().collect();
+    let families: Vec<&'static [Case]> = FAMILIES.iter().chain(ways::WAYS).copied().collect();
     run::main(&families)
 }

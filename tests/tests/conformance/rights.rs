@@ -2,11 +2,11 @@
 
 use crate::cases;
 use crate::epoll::{Ep, IN};
-use crate::exec::{start_after, succeeds};
 use crate::msg::{Control, encode, header, iov, recvmsg, sendmsg, space};
 use crate::net::{bound_udp, listener, pair, pattern, put_all, quiet, sleep, take, take_all, take_to_end, until, wait_in};
 use crate::poll::{pipe, unixpair};
 use crate::sys::{Fd, Net, sys};
+use crate::ways::{start_after, succeeds};
 use libc::{O_NONBLOCK, POLLIN, SCM_RIGHTS, SHUT_WR, SOL_SOCKET};
 
 cases! {

@@ -52,6 +52,8 @@ pub(crate) struct Thread {
     pub(crate) vforked: Cell<bool>,
     /// Its view of the instance.
     pub(crate) other: Cell<Option<Env>>,
+    /// Who the thread is while the child has its place.
+    aside: UnsafeCell<Me>,
     /// Where the private descriptors were before it ran.
     pub(crate) kept: Cell<[c_int; 2]>,
 }
@@ -74,6 +76,7 @@ thread_local! {
             forking: Cell::new(false),
             vforked: Cell::new(false),
             other: Cell::new(None),
+            aside: UnsafeCell::new(Me::new(0, 0)),
             kept: Cell::new([-1; 2]),
         }
     };
@@ -101,6 +104,16 @@ impl Thread {
             *self.me.get() = Me::ask();
             &*self.me.get()
         }
+    }
+    /// In a child of vfork(2): it is somebody else on this thread's storage.
+    pub(crate) fn step_aside(&self) {
+        // SAFETY: the thread waits in the kernel, and the child has no reference yet.
+        unsafe { *self.aside.get() = core::mem::replace(&mut *self.me.get(), Me::new(0, 0)) };
+    }
+    /// The thread has its place again.
+    pub(crate) fn step_back(&self) {
+        // SAFETY: the child is gone, and the thread has no reference.
+        unsafe { *self.me.get() = core::mem::replace(&mut *self.aside.get(), Me::new(0, 0)) };
     }
     /// Who the thread is must be asked again (after fork).
     pub(crate) fn forget(&self) {

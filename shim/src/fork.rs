@@ -144,7 +144,7 @@ fn share() -> bool {
 /// In the child that shares our memory, on whatever stack.
 extern "C" fn shared_child() {
     let t = thread();
-    t.forget();
+    t.step_aside();
     let n = t.child.get();
     t.vforked.set(true);
     if n != 0
@@ -158,8 +158,9 @@ extern "C" fn shared_child() {
 /// In the parent, once the child has called exec or has ended, or could not be made.
 extern "C" fn shared_parent(result: isize) -> c_int {
     let t = thread();
-    t.forget();
-    t.vforked.set(false);
+    if t.vforked.replace(false) {
+        t.step_back();
+    }
     t.other.set(None);
     crate::fdguard::put_back(t.kept.get());
     let n = t.child.replace(0);

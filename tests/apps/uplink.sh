@@ -1,6 +1,6 @@
 #!/bin/bash
 # uplink.sh: an instance on a real network, by a TAP device and by passt, with programs of the kernel's own at the other end.
-# limit: 420
+# limit: 900
 #
 # Theory of operation. The test's namespace plays the host: a default route leads through a veth pair into a second namespace, "out there", where a
 # web server and curl use the kernel's stack. TAP: tap0 has an address for each family, dnsmasq gives out leases and router advertisements on it.

@@ -17,12 +17,11 @@ use csel_core::clock::{NEVER, Nanos, SEC};
 use csel_core::config::uplink::Kind;
 use csel_core::errno::{Errno, Result};
 use csel_core::gate;
-use csel_core::instance::{Cx, Env};
+use csel_core::instance::{Cx, Instance};
 use csel_core::net::link::pcap;
 use csel_core::net::link::uplink::station::Station;
 use csel_core::net::link::uplink::wire::{ETHERNET, Wire};
 use csel_core::net::link::uplink::{Net, Sentence, State, keeping};
-use csel_core::sync::Me;
 use libc::c_int;
 
 /// Frames read, and frames written, in one turn.
@@ -177,7 +176,7 @@ impl Wire for Line<'_, '_> {
 
 /// The uplink as a source of the keeper's loop.
 pub(super) struct Uplink {
-    env: Env,
+    inst: &'static Instance,
     pipe: Pipe,
     station: Box<Station>,
     told: Option<Net>,
@@ -226,7 +225,7 @@ impl Uplink {
         let host = *facts.config.hostname_or(&facts.name);
         let station = Box::new(Station::new(state(cx).mac(), mtu, option, host, gate::random() as u32, now));
         let pipe = Pipe::new(fd, option.kind == Kind::Passt);
-        Ok(Self { env: *desk.env, pipe, station, told: None, up: false, watching: false, passt })
+        Ok(Self { inst: desk.env.inst, pipe, station, told: None, up: false, watching: false, passt })
     }
 
     /// Reads what came, and has it taken in. True if there may be more.
@@ -340,15 +339,14 @@ impl Source for Uplink {
             let _ = desk.change(self.pipe.fd, (libc::EPOLLIN | out) as u32);
         }
         match () {
-            () if more || self.pipe.readable || keeping::pending(&cx) && !self.pipe.is_full() => 0,
+            () if more || self.pipe.readable || keeping::pending(self.inst) && !self.pipe.is_full() => 0,
             () if !self.up => self.station.next().min(now + 50_000_000),
             () => self.station.next(),
         }
     }
 
     fn is_busy(&self) -> bool {
-        let me = Me::ask();
-        self.pipe.fd >= 0 && (keeping::pending(&Cx::new(&self.env, &me)) || !self.pipe.output.is_empty())
+        self.pipe.fd >= 0 && (keeping::pending(self.inst) || !self.pipe.output.is_empty())
     }
 
     fn is_carrying(&self) -> bool {

@@ -4,6 +4,7 @@ use crate::errno::{Errno, Result};
 use crate::instance::{Cx, Prefix};
 use crate::net::addr::Ip;
 use crate::net::iface::{self, Class, Iface, LO};
+use crate::net::link::uplink;
 
 const NEWLINK: u16 = libc::RTM_NEWLINK;
 const NEWADDR: u16 = libc::RTM_NEWADDR;
@@ -152,6 +153,8 @@ struct Route {
     scope: u8,
     oif: u32,
     src: Option<Ip>,
+    /// The router it goes by.
+    via: Option<Ip>,
 }
 
 const TABLE_MAIN: u8 = 254;
@@ -168,12 +171,17 @@ fn route(to: &mut Answer<'_, '_>, r: &Route) {
     to.put(&[family_of(r.dst.ip), r.dst.len, 0, 0, r.table, RTPROT_KERNEL, r.scope, r.kind]);
     to.put(&[0; 4]);
     to.attr_u32(RTA_TABLE, u32::from(r.table));
-    to.attr_ip(libc::RTA_DST, r.dst.ip);
+    if r.dst.len != 0 {
+        to.attr_ip(libc::RTA_DST, r.dst.ip);
+    }
     if !r.dst.ip.is_v4() {
         to.attr_u32(RTA_PRIORITY, if r.table == TABLE_LOCAL { 0 } else { 256 });
     }
     if let Some(src) = r.src.filter(|s| s.is_v4()) {
         to.attr_ip(libc::RTA_PREFSRC, src);
+    }
+    if let Some(via) = r.via {
+        to.attr_ip(libc::RTA_GATEWAY, via);
     }
     to.attr_u32(libc::RTA_OIF, r.oif);
     to.end();
@@ -190,6 +198,11 @@ fn network(p: &Prefix) -> Prefix {
 }
 
 fn each_route(cx: &Cx<'_>, mut each: impl FnMut(&Route)) {
+    // What no other route has goes out by the uplink's routers.
+    for (via, any) in uplink::routers(cx).into_iter().zip([Ip::ANY4, Ip::ANY6]).filter(|(via, _)| !via.is_unspecified()) {
+        let dst = Prefix { ip: any, len: 0 };
+        each(&Route { dst, table: TABLE_MAIN, kind: UNICAST, scope: 0, oif: iface::UP, src: None, via: Some(via) });
+    }
     for i in iface::all(cx) {
         for p in &i.addrs(cx) {
             let v4 = p.ip.is_v4();
@@ -197,14 +210,30 @@ fn each_route(cx: &Cx<'_>, mut each: impl FnMut(&Route)) {
             let src = Some(p.ip);
             let (link, host) = if v4 { (253, 254) } else { (0, 0) };
             if i.index == LO && v4 {
-                each(&Route { dst: network(p), table: TABLE_LOCAL, kind: LOCAL, scope: host, oif: LO, src });
+                each(&Route { dst: network(p), table: TABLE_LOCAL, kind: LOCAL, scope: host, oif: LO, src, via: None });
             } else if i.index != LO && p.len < whole {
-                each(&Route { dst: network(p), table: TABLE_MAIN, kind: UNICAST, scope: link, oif: i.index, src });
+                each(&Route { dst: network(p), table: TABLE_MAIN, kind: UNICAST, scope: link, oif: i.index, src, via: None });
             }
             // In table local an IPv4 address is its interface's, an IPv6 one too.
-            each(&Route { dst: Prefix { ip: p.ip, len: whole }, table: TABLE_LOCAL, kind: LOCAL, scope: host, oif: i.index, src });
+            each(&Route {
+                dst: Prefix { ip: p.ip, len: whole },
+                table: TABLE_LOCAL,
+                kind: LOCAL,
+                scope: host,
+                oif: i.index,
+                src,
+                via: None,
+            });
             if let Some(all) = iface::broadcast_of(p).filter(|_| v4) {
-                each(&Route { dst: Prefix { ip: all, len: 32 }, table: TABLE_LOCAL, kind: BROADCAST, scope: link, oif: i.index, src });
+                each(&Route {
+                    dst: Prefix { ip: all, len: 32 },
+                    table: TABLE_LOCAL,
+                    kind: BROADCAST,
+                    scope: link,
+                    oif: i.index,
+                    src,
+                    via: None,
+                });
             }
         }
     }
@@ -234,8 +263,10 @@ fn one_route(to: &mut Answer<'_, '_>, r: &Request<'_>) -> Result<()> {
     let src = iface::source(cx, ip, 0)?;
     let local = iface::class(cx, ip) == Class::Local;
     let len = if ip.is_v4() { 32 } else { 128 };
-    let oif = if local { LO } else { iface::ETH };
+    let oif = if local { LO } else { iface::device_to(cx, ip) };
+    let on_link = || uplink::addrs(cx).iter().any(|p| ip.matches(p.ip, p.len));
+    let via = (oif == iface::UP && !on_link()).then(|| uplink::routers(cx)[usize::from(!ip.is_v4())]);
     let (table, kind) = if local { (TABLE_LOCAL, LOCAL) } else { (TABLE_MAIN, UNICAST) };
-    route(to, &Route { dst: Prefix { ip, len }, table, kind, scope: 0, oif, src: Some(src) });
+    route(to, &Route { dst: Prefix { ip, len }, table, kind, scope: 0, oif, src: Some(src), via });
     Ok(())
 }

@@ -273,6 +273,11 @@ pub fn net(cx: &Cx<'_>) -> Net {
     state(cx).net.read(Table::net)
 }
 
+/// Default routers, IPv4 and IPv6; unspecified: none.
+pub fn routers(cx: &Cx<'_>) -> [Ip; 2] {
+    if state(cx).is_on() { net(cx).routers } else { [Ip::ANY4, Ip::ANY6] }
+}
+
 /// The way out to `dst`: it is on the link, or there is a router. ENETUNREACH.
 pub fn hop(cx: &Cx<'_>, dst: Ip) -> Result<Hop> {
     let s = state(cx);
@@ -376,8 +381,8 @@ pub mod keeping {
         s.out_head.store(s.out.resume(), Relaxed);
     }
     /// Has anything to go out been committed?
-    pub fn pending(cx: &Cx<'_>) -> bool {
-        let s = state(cx);
+    pub fn pending(inst: &crate::instance::Instance) -> bool {
+        let s = &inst.net.link.uplink;
         s.is_on() && s.out.pending(s.out_head.load(Relaxed))
     }
     /// Gives the next packet that goes out (from its IP header on) to `send`; false if there is none. `send` says whether it took it.

@@ -32,7 +32,7 @@ unit: ## the core's own tests
 apps: ## real programs, unmodified, by LD_PRELOAD and by `csel run` (APPS="curl redis", MODES="native preload run", APPS_FULL=1)
 	@tests/test.sh apps
 
-conform: needs build ## other people's suites (cpython, node), natively and under csel, compared (about 40 minutes)
+conform: needs build ## other people's suites (cpython, node, redis, memcached, socat, tcl, perl, libevent, stress-ng) against the kernel (75 minutes)
 	@tests/apps/conform.sh
 
 bench: needs build ## ratios to the kernel's loopback in the same run: table and target/bench.json (BENCH_QUICK=1: 90 s)

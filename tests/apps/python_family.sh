@@ -1,6 +1,7 @@
 #!/bin/bash
 # Python's ways to be many processes, with sockets: multiprocessing (fork, spawn, forkserver; Process, Pool, Manager and Listener over TCP, sockets passed to a child), concurrent.futures,
 # socketserver's forking and threading servers, asyncio's subprocesses; gunicorn (pre-fork, HUP, a worker killed, USR2) and uvicorn --workers.
+# limit: 240
 . "$(dirname "$0")/lib.sh"
 cat >many.py <<'P'
 import asyncio, concurrent.futures, multiprocessing as mp, os, signal, socket, socketserver, sys, threading, time
@@ -45,11 +46,12 @@ def dgram(s, n):
         b, a = s.recvfrom(2000); s.sendto(b'%d:' % os.getpid() + b, a)
 def methods(how):
     ctx = mp.get_context(how)
+    many = 4 if how == 'fork' else 2        # an interpreter for each is what the others cost
     # Workers that share a listener.
     lst = socket.create_server((HOST, 0), backlog=64); port = lst.getsockname()[1]
-    ps = [ctx.Process(target=acceptor, args=(lst, 10)) for _ in range(3)]
+    ps = [ctx.Process(target=acceptor, args=(lst, 10)) for _ in range(many)]
     for p in ps: p.start()
-    got = [ask(port) for _ in range(30)]
+    got = [ask(port) for _ in range(10 * many)]
     for p in ps: p.join(30); assert p.exitcode == 0, p.exitcode
     assert all(g.split(b':')[1] == b'x' * 1000 for g in got)
     assert {int(g.split(b':')[0]) for g in got} <= {p.pid for p in ps}
@@ -67,8 +69,8 @@ def methods(how):
     p.join(30); u.close(); c.close()
     # A pool of clients, and the same by concurrent.futures; the server is a thread here.
     t = threading.Thread(target=acceptor, args=(lst, 80)); t.start()
-    with ctx.Pool(4) as pool: r = pool.map(client, [port] * 40, chunksize=2)
-    with concurrent.futures.ProcessPoolExecutor(4, mp_context=ctx) as ex: r += list(ex.map(client, [port] * 40))
+    with ctx.Pool(many) as pool: r = pool.map(client, [port] * 40, chunksize=2)
+    with concurrent.futures.ProcessPoolExecutor(many, mp_context=ctx) as ex: r += list(ex.map(client, [port] * 40))
     t.join(30); assert len(r) == 80 and min(r) > 1000, r
     lst.close()
     # multiprocessing.connection over TCP, and a manager over TCP.
@@ -78,7 +80,7 @@ def methods(how):
         with connection.Client((HOST, port), authkey=b'k') as c: c.send(list(range(i * 1000))); assert c.recv() == ('echo', list(range(i * 1000)))
     p.join(30); assert p.exitcode == 0
     m = Managed(address=(HOST, 0), authkey=b'secret', ctx=ctx); m.start()
-    ps = [ctx.Process(target=bump, args=(m.address, b'secret', 20)) for _ in range(4)]
+    ps = [ctx.Process(target=bump, args=(m.address, b'secret', 80 // many)) for _ in range(many)]
     for p in ps: p.start()
     for p in ps: p.join(30); assert p.exitcode == 0
     assert m.data().add(0) == 80; m.shutdown()
@@ -140,8 +142,11 @@ if __name__ == '__main__':
     else: methods(sys.argv[1])
     print('done', sys.argv[1])
 P
+took=
 for way in fork spawn forkserver servers asyncio; do
+  t0=$(date +%s%N)
   app "py-$way" python3 many.py $way >$way.log 2>&1 && grep -q "^done $way" $way.log || fail "$way: $?"
+  took="$took $way $((($(date +%s%N) - t0) / 1000000)) ms"
 done
 # gunicorn, as a pre-fork server of its own instance.
 cat >app.py <<'P'
@@ -176,4 +181,4 @@ kill -TERM "$new"; until_true gone "$new" || fail "gunicorn: the new master stay
 stop gunicorn
 serve uvicorn /usr/bin/python3 -m uvicorn --workers 3 --host 0.0.0.0 --port 8000 --log-level warning app:asgi
 await uvicorn 8000; ask uvicorn 600; stop uvicorn
-pass
+pass "$took"

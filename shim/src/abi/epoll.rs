@@ -79,9 +79,10 @@ fn ctl_on(epfd: c_int, op: c_int, fd: c_int, event: *const epoll_event) -> Resul
     if !is_virtual(epfd) {
         // Not known as an epoll descriptor (it crossed exec, or came from another process). The kernel knows whether it is one: a change of what is not
         // registered is ENOENT there, and EINVAL or EBADF otherwise.
-        match native(epfd, libc::EPOLL_CTL_MOD, fd, event) {
+        let asked = epoll_event { events: 0, u64: 0 };
+        match native(epfd, libc::EPOLL_CTL_MOD, fd, &raw const asked) {
+            Err(Errno::ENOENT) if op == libc::EPOLL_CTL_DEL => return Err(Errno::ENOENT),
             Err(Errno::ENOENT) => complete(epfd, true)?,
-            Err(Errno::EFAULT) if op == libc::EPOLL_CTL_DEL => return Err(Errno::ENOENT),
             Err(e) => return Err(e),
             Ok(_) => return Err(Errno::EINVAL),
         }

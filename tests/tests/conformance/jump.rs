@@ -372,9 +372,9 @@ static SECOND: AtomicI32 = AtomicI32::new(-1);
 /// Waits in the handler, and is left there.
 extern "C-unwind" fn waits_too(_: i32) {
     extern "C-unwind" fn waits(_: *mut c_void) {
+        HITS.fetch_add(1, Ordering::SeqCst);
         recv_on(SECOND.load(Ordering::SeqCst));
     }
-    HITS.fetch_add(1, Ordering::SeqCst);
     // SAFETY: as in `leaves`.
     let came = unsafe { csel_test_leaves(INNER.with(Env::ptr), waits, std::ptr::null_mut()) };
     HITS.fetch_add(came, Ordering::SeqCst);

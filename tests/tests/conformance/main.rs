@@ -34,6 +34,7 @@ mod after;
 mod cancel;
 mod epoll;
 mod epoll_ctl;
+mod epoll_fork;
 mod epoll_nested;
 mod epoll_wait;
 mod exec;
@@ -50,7 +51,9 @@ mod process;
 mod rights;
 mod sandbox;
 mod signal;
+mod signal_handler;
 mod signal_io;
+mod signal_timer;
 mod socket;
 mod splice;
 mod stated;
@@ -96,6 +99,7 @@ const FAMILIES: &[&[Case]] = &[
     cancel::CASES,
     epoll::CASES,
     epoll_ctl::CASES,
+    epoll_fork::CASES,
     epoll_nested::CASES,
     epoll_wait::CASES,
     exec::CASES,
@@ -112,7 +116,9 @@ const FAMILIES: &[&[Case]] = &[
     rights::CASES,
     sandbox::CASES,
     signal::CASES,
+    signal_handler::CASES,
     signal_io::CASES,
+    signal_timer::CASES,
     socket::CASES,
     splice::CASES,
     stated::CASES,

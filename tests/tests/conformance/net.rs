@@ -197,3 +197,15 @@ pub(crate) fn put_all(fd: &Fd, mut data: &[u8]) {
 pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
+
+/// Waits until a thread sleeps, in whatever call it is: seen three times, since a thread may sleep for a moment on its way there.
+pub(crate) fn asleep(tid: i32) {
+    let mut seen = 0;
+    until(|| {
+        let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
+        let sleeps = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"));
+        seen = if sleeps { seen + 1 } else { 0 };
+        sleep(8);
+        seen >= 3
+    });
+}

@@ -117,8 +117,8 @@ pub(crate) fn settle(n: u32, pid: c_int) {
             cx.inst.procs.bury(cx, n);
         } else if let Some(p) = cx.inst.procs.table.get(Id::new(n)) {
             let _ = p.pid.compare_exchange(csel_core::fd::announcement(cx.me), pid as u32, AcqRel, Relaxed);
-            // The keeper watches it from now on.
-            csel_core::net::wait::knock(cx);
+            // The keeper watches it soon.
+            cx.inst.procs.forked(cx);
         }
     });
     crate::ret::fail(saved);
@@ -375,6 +375,9 @@ pub(crate) fn leave() {
         enter::retire();
         csel_core::net::wait::bury(cx, cx.proc);
         cx.inst.procs.bury(cx, cx.proc);
-        csel_core::net::wait::knock(cx);
+        if cx.inst.procs.table.used() <= 1 {
+            // Only the keeper is left: it sees the instance off.
+            csel_core::net::wait::knock(cx);
+        }
     });
 }

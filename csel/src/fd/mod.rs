@@ -29,6 +29,8 @@ pub mod flight;
 pub const FDS: usize = 65536;
 /// How long an announced process has to come if its parent is dead.
 const STILLBORN: Nanos = 900 * crate::clock::MS;
+/// What is lately, of forks.
+const RECENT: Nanos = crate::clock::SEC;
 /// Processes of an instance.
 pub const PROCS: usize = 1024;
 
@@ -294,6 +296,8 @@ pub struct Proc {
 #[repr(C)]
 #[derive(Shared)]
 pub struct Procs {
+    /// When a process was last forked: the keeper looks around for a while then, and is not woken for each ([`Procs::forked`]).
+    pub forked_at: AtomicU64,
     /// How many references are in flight.
     pub flying: AtomicU32,
     /// The table.
@@ -381,6 +385,18 @@ pub fn proves(sock: &Sock, link: &Result<Str<40>>) -> bool {
 }
 
 impl Procs {
+    /// A process has been forked. The first one in a while wakes the keeper, which then looks around until there has been none for [`RECENT`].
+    pub fn forked(&self, cx: &Cx<'_>) {
+        let now = cx.fresh_now();
+        let last = self.forked_at.swap(now, AcqRel);
+        if now.saturating_sub(last) >= RECENT / 2 {
+            crate::net::wait::knock(cx);
+        }
+    }
+    /// Has one been forked lately?
+    pub fn forked_lately(&self, now: Nanos) -> bool {
+        now.saturating_sub(self.forked_at.load(Acquire)) < RECENT
+    }
     /// Compares the table of process `n`, in which another program may run, with the descriptors it has, and lets go of what is not there any more.
     pub fn compare(&'static self, cx: &Cx<'_>, n: u32) {
         let p = self.get(n);

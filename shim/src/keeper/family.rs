@@ -54,7 +54,10 @@ impl Family {
         }
         // Where another program may run, two processes share a table, or a message carries a socket, nobody knocks.
         let flying = inst.procs.flying.load(Relaxed) != 0;
-        let strange = flying || inst.procs.leaving().next().is_some() || inst.procs.table.iter().any(|(_, p)| p.partner.load(Relaxed) != 0);
+        let strange = flying
+            || inst.procs.forked_lately(now)
+            || inst.procs.leaving().next().is_some()
+            || inst.procs.table.iter().any(|(_, p)| p.partner.load(Relaxed) != 0);
         if !unknown && !strange {
             self.look = NEVER;
         } else if self.look == NEVER || self.look <= now {

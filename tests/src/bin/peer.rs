@@ -15,6 +15,7 @@
 //!   peer bulk HOST PORT STREAMS MIB      that many streams at once, MIB in all, counts and checksums compared
 //!   peer rate HOST PORT COUNT            connect, one byte there and back, close
 //!   peer udprtt HOST PORT SIZE COUNT | udprate HOST PORT SIZE COUNT
+//!   peer forks SOCKETS COUNT             with that many UDP sockets open: fork, exit, wait
 //!   peer many HOST PORT N                N connections, each echoing its own bytes; memory and round trips with 1, 100, ... N open
 //!
 //! Limits: servers bind `::` (both families). Failure: every wait is bounded by socket timeouts; nothing is left behind.
@@ -46,6 +47,7 @@ fn main() {
         ["rate", host, port, count] => rate(host, port, count),
         ["udprtt", host, port, size, count] => udprtt(host, port, size, count),
         ["udprate", host, port, size, count] => udprate(host, port, size, count),
+        ["forks", sockets, count] => forks(sockets, count),
         ["many", host, port, n] => many(host, port, n),
         _ => Err("usage: see the head of tests/src/bin/peer.rs".into()),
     };
@@ -283,6 +285,36 @@ fn rtt(host: &str, port: &str, size: &str, count: &str) -> Outcome {
     let (size, count) = (size.parse()?, count.parse()?);
     trips(&mut s, size, count / 10 + 1)?; // warm
     println!("{}", trips(&mut s, size, count)?);
+    Ok(())
+}
+
+fn forks(sockets: &str, count: &str) -> Outcome {
+    let open = (0..sockets.parse()?).map(|_| UdpSocket::bind("0.0.0.0:0")).collect::<io::Result<Vec<_>>>()?;
+    let count: usize = count.parse()?;
+    let mut ns = Vec::with_capacity(count);
+    let mut c0 = cpu();
+    for i in 0..count + count / 10 {
+        if i == count / 10 {
+            ns.clear();
+            c0 = cpu();
+        }
+        let t0 = Instant::now();
+        // SAFETY: the child only exits.
+        let pid = unsafe { libc::fork() };
+        let mut status = 0;
+        match pid {
+            -1 => return Err(io::Error::last_os_error().into()),
+            // SAFETY: as above.
+            0 => unsafe { libc::_exit(7) },
+            // SAFETY: status is writable.
+            pid => unsafe { libc::waitpid(pid, &raw mut status, 0) },
+        };
+        if status != 7 << 8 {
+            return Err(format!("a child's status is {status:#x}").into());
+        }
+        ns.push(t0.elapsed().as_nanos() as u64);
+    }
+    println!("{} open={}", times(ns, cpu() - c0), open.len());
     Ok(())
 }
 

@@ -112,6 +112,14 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        word: "fork",
+        server: &["peer", "echo", "7000"],
+        client: &["peer", "forks", "1000", "500"],
+        quick: &[("500", "100")],
+        figures: &[Figure { name: "fork, exit, 1000 sockets open", unit: "us", find: median_us, want: Want::AtMost(Some(2.0)) }],
+        ..CASE
+    },
+    Case {
         word: "udp-rtt",
         server: &["peer", "udp", "7000"],
         client: &["peer", "udprtt", "HOST", "7000", "64", "20000"],

@@ -264,7 +264,9 @@ fn main() {
     }
     let beside = env::current_exe().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
     let place = |var: &str, file: &str| env::var_os(var).map_or_else(|| beside.join(file), PathBuf::from);
-    let work = env::temp_dir().join(format!("csel-bench-{}", std::process::id()));
+    // The process id is one of a namespace of our own: another bench may have the same at the same time.
+    let since = std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos());
+    let work = env::temp_dir().join(format!("csel-bench-{}-{since}", std::process::id()));
     let peer = env::var_os("CSEL_TESTBIN").map_or_else(|| beside.clone(), PathBuf::from).join("peer");
     let quick = env::var_os("BENCH_QUICK").is_some_and(|v| v != "0");
     let mut b = Bench { lib: place("CSEL_LIB", "libcsel.so"), bin: place("CSEL_BIN", "csel"), peer, work, attach, quick, turn: 0 };

@@ -84,7 +84,7 @@ unsafe extern "C" {
 
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
 
-fn start(job: &Job, f: extern "C-unwind" fn(*mut c_void) -> *mut c_void) -> libc::pthread_t {
+pub(crate) fn start<J>(job: &J, f: extern "C-unwind" fn(*mut c_void) -> *mut c_void) -> libc::pthread_t {
     let mut thread = 0;
     // SAFETY: the two function types differ in what unwinding does only, and C calls both alike.
     let f = unsafe { std::mem::transmute::<extern "C-unwind" fn(*mut c_void) -> *mut c_void, Start>(f) };
@@ -93,7 +93,7 @@ fn start(job: &Job, f: extern "C-unwind" fn(*mut c_void) -> *mut c_void) -> libc
 }
 
 /// Waits for the thread; whether it was cancelled (PTHREAD_CANCELED is -1).
-fn join(thread: libc::pthread_t) -> bool {
+pub(crate) fn join(thread: libc::pthread_t) -> bool {
     let mut result = std::ptr::null_mut();
     sys!(libc::pthread_join(thread, &raw mut result)).is(0);
     result.addr() == usize::MAX

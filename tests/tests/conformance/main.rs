@@ -32,6 +32,7 @@ mod sys;
 
 mod after;
 mod cancel;
+mod cancel_more;
 mod epoll;
 mod epoll_ctl;
 mod epoll_fork;
@@ -97,6 +98,7 @@ macro_rules! cases {
 /// Every family.
 const FAMILIES: &[&[Case]] = &[
     cancel::CASES,
+    cancel_more::CASES,
     epoll::CASES,
     epoll_ctl::CASES,
     epoll_fork::CASES,

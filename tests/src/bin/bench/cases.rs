@@ -58,6 +58,9 @@ fn redis_get(t: &str) -> Option<f64> {
 fn redis_set(t: &str) -> Option<f64> {
     csv(t, "\"SET\",")
 }
+fn pgbench(t: &str) -> Option<f64> {
+    t.lines().find_map(|l| l.strip_prefix("tps = ")?.split_whitespace().next()?.parse().ok())
+}
 fn wrk(t: &str) -> Option<f64> {
     t.lines().find_map(|l| l.strip_prefix("Requests/sec:")?.trim().parse().ok())
 }
@@ -184,6 +187,15 @@ pub(crate) const CASES: &[Case] = &[
             Figure { name: "redis GET, c=50 -k 0", unit: "1/s", find: redis_get, want: Want::AtLeast(None) },
             Figure { name: "redis SET, c=50 -k 0", unit: "1/s", find: redis_set, want: Want::AtLeast(None) },
         ],
+        ..CASE
+    },
+    Case {
+        word: "pgbench",
+        server: &["sh", "WORK/pg.sh", "WORK"],
+        port: Some("5432"),
+        client: &["pgbench", "-h", "HOST", "-U", "me", "-n", "-S", "-c", "16", "-j", "2", "-T", "4", "postgres"],
+        quick: &[("4", "2")],
+        figures: &[Figure { name: "pgbench -S, 16 clients", unit: "1/s", find: pgbench, want: Want::AtLeast(Some(1.0)) }],
         ..CASE
     },
     Case {

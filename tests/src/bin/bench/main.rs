@@ -317,8 +317,30 @@ fn prepare(work: &Path) -> std::io::Result<()> {
         )
     };
     fs::write(work.join("nginx.conf"), conf("master_process off; worker_processes 1;"))?;
-    fs::write(work.join("nginx2.conf"), conf("worker_processes 2;"))
+    fs::write(work.join("nginx2.conf"), conf("worker_processes 2;"))?;
+    fs::write(work.join("pg.sh"), POSTGRES)
 }
+
+/// PostgreSQL's server, with a database made the first time. It refuses to be root: it is somebody else in a user namespace of its own, where
+/// the directory of segments is its own as well. A server that was killed may have left processes, which end by themselves.
+const POSTGRES: &str = r#"
+if [ -z "$2" ]; then exec unshare -U --map-user=1000 --map-group=1000 sh "$0" "$1" in; fi
+cd "$1" && PATH=/usr/lib/postgresql/15/bin:$PATH && export LC_ALL=C
+if [ ! -e pg.ready ]; then
+  rm -rf pg; initdb -D pg -U me -A trust --no-sync --no-locale -E UTF8 || exit 1
+  echo "host all all all trust" >>pg/pg_hba.conf
+  printf "unix_socket_directories = '%s'
+shared_buffers = 64MB
+fsync = off
+autovacuum = off
+max_connections = 40
+" "$1" >>pg/postgresql.conf
+  pg_ctl -D pg -w -l pg.log -o "-c listen_addresses=" start && pgbench -h "$1" -U me -q -i -s 1 postgres && pg_ctl -D pg -w stop && touch pg.ready || exit 1
+fi >&2
+rm -f pg/postmaster.pid
+for n in 1 2 3 4 5 6 7 8 9 10; do [ -z "$(pgrep -f "postgres -D $1/pg")" ] && break; sleep 0.2; done
+exec postgres -D "$1/pg" -c listen_addresses="*" >&2
+"#;
 
 fn measure(b: &mut Bench, only: &[String]) -> Vec<Row> {
     let mut rows = Vec::new();

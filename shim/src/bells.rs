@@ -106,6 +106,16 @@ pub(crate) fn hang() {
     });
 }
 
+/// A private descriptor lies on another number now (-1: it is lost): if it is a bell, or what rings bells, that is written down.
+pub(crate) fn moved(from: c_int, to: c_int) {
+    for e in &BELLS {
+        let _ = e.fd.compare_exchange(from, to, AcqRel, Relaxed);
+    }
+    if let Some(p) = crate::enter::proc() {
+        let _ = p.clapper.compare_exchange(from as u32 + 1, (to + 1) as u32, AcqRel, Relaxed);
+    }
+}
+
 /// The key of the bell that the process's socket for ringing is connected to; what a child of fork inherits.
 static TIED: AtomicU64 = AtomicU64::new(0);
 

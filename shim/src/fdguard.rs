@@ -99,6 +99,9 @@ pub(crate) fn make_way(fd: c_int) {
             gate::fcntl(fd, cmd, 300).or_else(|_| gate::fcntl(fd, cmd, 3)).ok().map(|n| n as c_int)
         });
         p.store(to.unwrap_or(-1), Relaxed);
+        if !keep {
+            crate::bells::moved(fd, to.unwrap_or(-1));
+        }
     }
 }
 

@@ -169,7 +169,7 @@ options! {
 }
 
 /// Variables of the launcher and of tools that are no option of an instance.
-pub const OTHER_VARIABLES: &[&str] = &["CSEL_LIB", "CSEL_LAUNCHED", "CSEL_BIN", "CSEL_TESTBIN", "CSEL_CASE", "CSEL_MODE"];
+pub const OTHER_VARIABLES: &[&str] = &["CSEL_LIB", "CSEL_LAUNCHED", "CSEL_EXEC", "CSEL_BIN", "CSEL_TESTBIN", "CSEL_CASE", "CSEL_MODE"];
 
 /// An option's text that is not a value.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -15,6 +15,7 @@ memcached memcached
 memccp libmemcached-tools
 iperf3 iperf3
 socat socat
+busybox busybox-static
 nc netcat-openbsd
 openssl openssl
 node nodejs

@@ -44,6 +44,8 @@ pub struct Header {
     pub keeper: AtomicU32,
     /// Key of the keeper's door, where pumped sockets are asked for; 0: closed.
     pub door: AtomicU64,
+    /// That a program cannot attach has been said.
+    pub warned: AtomicU32,
 }
 
 /// A number that changes when the layout of the arena does.

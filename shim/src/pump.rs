@@ -14,6 +14,9 @@ use crate::enter::{self, with_cx};
 use crate::fdguard;
 use crate::keeper::{door, kernel};
 use core::ffi::CStr;
+use core::fmt::Write as _;
+use crate::exec::target::Why;
+use csel_core::config::Str;
 use core::sync::atomic::Ordering::*;
 use csel_core::arena::{Id, found};
 use csel_core::errno::{Errno, Result};
@@ -96,20 +99,25 @@ pub(crate) fn inherited() -> (usize, usize) {
 }
 
 /// In the process that was spawned in the place of a program that cannot attach: what it has inherited goes pumped.
-pub(crate) fn spawned() {
+fn spawned(path: &CStr, why: &CStr) {
     let arena = fdguard::PLACES.iter().map(|p| p.0).find(|&fd| crate::init::is_arena(fd));
     let Some(inst) = arena.and_then(|fd| found::open(fd).ok()).filter(|i| found::is_founded(i)) else { return };
     let Ok(visit) = Visit::new(inst) else { return };
     let mut seen: Vec<(u32, c_int)> = Vec::new();
+    let (mut left, mut quiet) = (0, false);
     crate::exec::each_descriptor(|fd| {
         let Some(inode) = crate::shadow::inode(fd) else { return };
         let found = inst.socks.iter().find(|(_, s)| s.inode.load(Relaxed) == inode && s.refs.load(Relaxed) != 0);
         let Some((id, _)) = found else { return };
+        quiet |= fd == 2;
         let from = match seen.iter().find(|s| s.0 == id.0) {
             Some(s) => s.1,
             None => match visit.ask(id) {
                 Ok(new) => new,
-                Err(_) => return,
+                Err(_) => {
+                    left += 1;
+                    return;
+                }
             },
         };
         // SAFETY: numbers only.
@@ -119,9 +127,27 @@ pub(crate) fn spawned() {
             let _ = gate::close(from);
         }
     });
+    if !quiet {
+        warn(inst, path, why.to_str().unwrap_or(""), seen.len(), left);
+    }
 }
 
-/// What the process spawned in a program's place is called: argv\[0\]. After it: the program's path, its LD_PRELOAD, its arguments.
+/// Says once for an instance that a program cannot be of it, and what that means.
+pub(crate) fn warn(inst: &Instance, path: &CStr, why: &str, done: usize, left: usize) {
+    if done + left == 0 || inst.header.warned.swap(1, Relaxed) != 0 {
+        return;
+    }
+    let mut n = Str::<100>::EMPTY;
+    let _ = match left {
+        0 => write!(n, "{done}"),
+        _ => write!(n, "{done} of {}", done + left),
+    };
+    let path = path.to_str().unwrap_or("a program");
+    let what = "socket(s) it inherits are pumped by the keeper: correct, slower, without their options (said once)";
+    crate::ret::say(&["csel: ", path, ": ", why, "; ", n.as_str(), " ", what]);
+}
+
+/// What the process spawned in a program's place is called: argv\[0\]. After it: the program's path, why, its LD_PRELOAD, its arguments.
 pub(crate) const STAND_IN: &CStr = c"csel-pump";
 
 /// The arguments of a stand-in for `path`, and its environment: the program's, but for LD_PRELOAD, which is not for the stand-in.
@@ -137,7 +163,7 @@ impl StandIn {
     ///
     /// # Safety
     /// `argv` and `envp` must be arrays of strings, ended by NULL, that live as long as this is used; so must `path`.
-    pub(crate) unsafe fn new(path: &CStr, argv: *const *const c_char, envp: *const *const c_char) -> Self {
+    pub(crate) unsafe fn new(path: &CStr, why: Why, argv: *const *const c_char, envp: *const *const c_char) -> Self {
         let mut preload = c"".as_ptr();
         let mut env = Vec::new();
         // SAFETY: the caller vouches.
@@ -148,7 +174,7 @@ impl StandIn {
             }
         }
         env.push(core::ptr::null());
-        let mut args = vec![STAND_IN.as_ptr(), path.as_ptr(), preload];
+        let mut args = vec![STAND_IN.as_ptr(), path.as_ptr(), why.words_c().as_ptr(), preload];
         // SAFETY: as above.
         args.extend(unsafe { each(argv) }.map(CStr::as_ptr));
         args.push(core::ptr::null());
@@ -179,13 +205,14 @@ unsafe fn each<'a>(mut at: *const *const c_char) -> impl Iterator<Item = &'a CSt
 /// # Safety
 /// `argv` must be the arguments of [`StandIn`] and the environment be behind them, as the kernel lays both out.
 pub(crate) unsafe fn stand_in(argc: usize, argv: *const *const c_char) -> Errno {
-    if argc < 3 {
+    if argc < 4 {
         return Errno::EINVAL;
     }
-    spawned();
+    // SAFETY: the caller vouches: argc strings.
+    unsafe { spawned(CStr::from_ptr(*argv.add(1)), CStr::from_ptr(*argv.add(2))) };
     // SAFETY: the caller vouches: argc strings, NULL, the environment.
     unsafe {
-        let (path, preload) = (*argv.add(1), CStr::from_ptr(*argv.add(2)));
+        let (path, preload) = (*argv.add(1), CStr::from_ptr(*argv.add(3)));
         let mut env: Vec<*const c_char> = each(argv.add(argc + 1)).map(CStr::as_ptr).collect();
         let mut text = b"LD_PRELOAD=".to_vec();
         text.extend_from_slice(preload.to_bytes_with_nul());
@@ -193,7 +220,7 @@ pub(crate) unsafe fn stand_in(argc: usize, argv: *const *const c_char) -> Errno 
             env.push(text.as_ptr().cast());
         }
         env.push(core::ptr::null());
-        let a = [path as usize, argv.add(3) as usize, env.as_ptr() as usize, 0, 0, 0];
+        let a = [path as usize, argv.add(4) as usize, env.as_ptr() as usize, 0, 0, 0];
         gate::syscall(libc::SYS_execve, a).err().unwrap_or(Errno::EINVAL)
     }
 }

@@ -47,6 +47,12 @@ pub fn readlink(path: &CStr, into: &mut [u8]) -> Result<usize> {
     unsafe { syscall(libc::SYS_readlinkat, a) }
 }
 
+/// `access(path, X_OK)`.
+pub fn is_executable(path: &CStr) -> bool {
+    // SAFETY: a CStr is a valid NUL-terminated string.
+    unsafe { syscall(libc::SYS_faccessat, [libc::AT_FDCWD as isize as usize, path.as_ptr() as usize, libc::X_OK as usize, 0, 0, 0]) }.is_ok()
+}
+
 /// `geteuid(2)`.
 pub fn geteuid() -> u32 {
     // SAFETY: takes nothing.

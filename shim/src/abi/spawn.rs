@@ -16,14 +16,20 @@ use parking_lot::Mutex;
 ///
 /// # Safety
 /// As the man page says.
-unsafe fn spawn(pid: *mut pid_t, path: &CStr, envp: Argv, go: impl FnOnce(*mut pid_t, Argv) -> c_int) -> c_int {
+unsafe fn spawn(
+    pid: *mut pid_t,
+    path: &CStr,
+    argv: Argv,
+    envp: Argv,
+    go: impl FnOnce(*mut pid_t, *const c_char, Argv, Argv) -> c_int,
+) -> c_int {
     if init::inert() {
-        return go(pid, envp);
+        return go(pid, path.as_ptr(), argv, envp);
     }
     let table = table_for_child();
     let mut child: pid_t = -1;
     // SAFETY: the caller vouches for envp.
-    let r = unsafe { exec::spawn(path, table, envp, |e| go(&raw mut child, e)) };
+    let r = unsafe { exec::spawn(path, table, argv, envp, |path, argv, e| go(&raw mut child, path, argv, e)) };
     if table != 0 {
         fork::settle(table, if r == 0 { child } else { -1 });
     }
@@ -220,7 +226,7 @@ interpose! {
     plain fn posix_spawn(pid: *mut pid_t, path: *const c_char, actions: *const c_void, attr: *const c_void, argv: Argv, envp: Argv) -> c_int = Partial
         "static and setuid programs use the kernel's network" {
         // SAFETY: as the application passed it.
-        unsafe { spawn(pid, CStr::from_ptr(path), envp, |pid, e| real::posix_spawn(pid, path, actions, attr, argv, e)) }
+        unsafe { spawn(pid, CStr::from_ptr(path), argv, envp, |pid, path, argv, e| real::posix_spawn(pid, path, actions, attr, argv, e)) }
     }
     /// posix_spawnp(3).
     plain fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const c_void, attr: *const c_void, argv: Argv, envp: Argv) -> c_int = Partial
@@ -229,7 +235,14 @@ interpose! {
         unsafe {
             let mut path = [0; 4096];
             let path = if init::inert() { c"" } else { exec::search::find(CStr::from_ptr(file), &mut path) };
-            spawn(pid, path, envp, |pid, e| real::posix_spawnp(pid, file, actions, attr, argv, e))
+            spawn(pid, path, argv, envp, |pid, to, argv, e| {
+                // Its stand-in is found without PATH.
+                if to == path.as_ptr() {
+                    real::posix_spawnp(pid, file, actions, attr, argv, e)
+                } else {
+                    real::posix_spawn(pid, to, actions, attr, argv, e)
+                }
+            })
         }
     }
     /// system(3).

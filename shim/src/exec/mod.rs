@@ -7,17 +7,17 @@
 //! The constructor ([`rejoin`]) finds the arena by the inherited descriptor ([`crate::fdguard`]), else by the ticket, through the keeper ([`rendezvous`]),
 //! and compares the table with the descriptors there really are (close-on-exec, file actions, closes that nobody saw).
 //! Until then the table is marked ([`csel_core::fd::Proc::leaving`]), and the keeper compares it with `/proc/PID/fd`: so a program that cannot attach, or
-//! does not, holds what it has inherited and nothing else. [`target`] tells beforehand whether it can; [`stranger`] is what happens if not.
+//! does not, holds what it has inherited and nothing else. [`target`] tells beforehand whether it can; then its sockets go pumped ([`crate::pump`]).
 //! **Limits.** A program started by a raw system call with an environment of its own is not hooked: it uses the kernel's network.
 //! **Locks.** None. **Failure.** Without a table the inherited descriptors are found by their inodes.
 //! **See also.** execve(2), posix_spawn(3), environ(7).
-use crate::enter;
+use crate::{enter, pump};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use csel_core::arena::Id;
 use csel_core::fd::leaving;
 use csel_core::gate;
-use libc::c_int;
+use libc::{c_char, c_int};
 use preload::{Argv, Ticket};
 
 pub(crate) mod preload;
@@ -131,38 +131,32 @@ pub(crate) unsafe fn replace(dir: c_int, path: &CStr, flags: c_int, envp: Argv, 
     r
 }
 
-/// Does what comes before and after a posix_spawn(3) of `path` with the table `table`.
+/// Does what comes before and after a posix_spawn(3) of `path` with the table `table`. `go` is the call, given path, arguments and environment.
 ///
 /// # Safety
-/// `envp` is an environment, ended by NULL, or NULL.
-pub(crate) unsafe fn spawn(path: &CStr, table: u32, envp: Argv, go: impl FnOnce(Argv) -> c_int) -> c_int {
-    if table != 0
-        && let Err(why) = target::can_attach(path)
-    {
-        stranger(path, why);
-    }
+/// `argv` and `envp` are arrays of strings, ended by NULL, or NULL.
+pub(crate) unsafe fn spawn(path: &CStr, table: u32, argv: Argv, envp: Argv, go: impl FnOnce(*const c_char, Argv, Argv) -> c_int) -> c_int {
+    let stranger = if table != 0 { target::can_attach(path).err() } else { None };
+    let library = stranger.filter(|_| gate::file::is_executable(path)).and_then(|why| Some((why, crate::keeper::library()?)));
     // SAFETY: the caller vouches.
-    unsafe { preload::with(envp, ticket(table), go) }
+    unsafe {
+        preload::with(envp, ticket(table), |e| match library {
+            Some((why, library)) => {
+                // What it inherits is known only when the file actions are done.
+                let s = pump::StandIn::new(path, why, argv, e);
+                go(library.as_ptr(), s.argv.as_ptr(), s.envp.as_ptr())
+            }
+            None => go(path.as_ptr(), argv, e),
+        })
+    }
 }
 
-/// A program that cannot be of the instance is about to be started and may inherit virtual sockets. Pumped mode begins here.
-pub(crate) fn stranger(path: &CStr, why: target::Why) {
-    let Some(table) = enter::proc() else { return };
-    let high = table.high.load(Acquire) as c_int;
-    let inherits = |fd: &c_int| table.is_virtual(*fd) && gate::fcntl(*fd, libc::F_GETFD, 0) == Ok(0);
-    if let Some(fd) = (0..high).find(inherits) {
-        let mut text = csel_core::config::Str::<12>::EMPTY;
-        let _ = core::fmt::Write::write_fmt(&mut text, format_args!("{fd}"));
-        let path = path.to_str().unwrap_or("a program");
-        crate::ret::say(&[
-            "csel: ",
-            path,
-            ": ",
-            why.words(),
-            "; the sockets it inherits (",
-            text.as_str(),
-            ", perhaps others) do not work there",
-        ]);
+/// A program that cannot be of the instance is about to be started and may inherit virtual sockets: those go pumped.
+fn stranger(path: &CStr, why: target::Why) {
+    let quiet = enter::is_virtual(2);
+    let (done, left) = pump::inherited();
+    if let Some(env) = enter::env().filter(|_| !quiet) {
+        pump::warn(env.inst, path, why.words(), done, left);
     }
 }
 

@@ -33,15 +33,20 @@ pub(crate) enum Why {
 
 impl Why {
     /// In words that fit after "PROGRAM: ".
-    pub(crate) fn words(self) -> &'static str {
+    pub(crate) fn words_c(self) -> &'static CStr {
         match self {
-            Self::Static => "it is statically linked, nothing can be preloaded into it",
-            Self::OtherLibc => "it uses another libc, libcsel.so is for glibc",
-            Self::OtherMachine => "it is for another machine or word size",
-            Self::Privileged => "it gains privileges, the dynamic linker ignores LD_PRELOAD for it",
-            Self::Unreadable => "it cannot be read, so nobody knows what it is",
-            Self::NoLibrary => "libcsel.so cannot be read from where it runs",
+            Self::Static => c"it is statically linked, nothing can be preloaded into it",
+            Self::OtherLibc => c"it uses another libc, libcsel.so is for glibc",
+            Self::OtherMachine => c"it is for another machine or word size",
+            Self::Privileged => c"it gains privileges, the dynamic linker ignores LD_PRELOAD for it",
+            Self::Unreadable => c"it cannot be read, so nobody knows what it is",
+            Self::NoLibrary => c"libcsel.so cannot be read from where it runs",
         }
+    }
+
+    /// The same as text.
+    pub(crate) fn words(self) -> &'static str {
+        self.words_c().to_str().unwrap_or("")
     }
 }
 

@@ -105,14 +105,7 @@ pub(crate) fn ensure(dir: &CStr) -> Option<Str<500>> {
         return None;
     }
     BEGUN.store(clock(), Relaxed);
-    // SAFETY: all-zero is a valid Dl_info.
-    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
-    // SAFETY: an address in this library; info is writable.
-    if unsafe { libc::dladdr((&raw const INTERPRETER).cast(), &raw mut info) } == 0 || info.dli_fname.is_null() {
-        return None;
-    }
-    // SAFETY: the dynamic linker's string, which stays.
-    let library = unsafe { CStr::from_ptr(info.dli_fname) };
+    let library = library()?;
     let (arena, segment) = (fdguard::get(Which::Arena), fdguard::get(Which::Segment));
     let mut pipe = [-1 as c_int; 2];
     if outside {
@@ -153,6 +146,18 @@ pub(crate) fn ensure(dir: &CStr) -> Option<Str<500>> {
         b"" => Some(Str::literal("the keeper, which listens on the host for -p (CSEL_PUBLISH), did not start")),
         _ => Some(said),
     }
+}
+
+/// This library's file.
+pub(crate) fn library() -> Option<&'static CStr> {
+    // SAFETY: all-zero is a valid Dl_info.
+    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
+    // SAFETY: an address in this library; info is writable.
+    if unsafe { libc::dladdr((&raw const INTERPRETER).cast(), &raw mut info) } == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the dynamic linker's string, which stays.
+    Some(unsafe { CStr::from_ptr(info.dli_fname) })
 }
 
 /// A copy of the process that sends no SIGCHLD when it ends.

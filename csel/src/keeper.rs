@@ -194,7 +194,11 @@ impl Keeper {
         if self.alone_since == 0 {
             self.alone_since = now;
         }
-        !self.busy && !net::tcp::undelivered(cx) && !link::rx::pending(cx) || now.saturating_sub(self.alone_since) >= LINGER
+        if self.busy {
+            // A program without the library lives by what we pump for it.
+            return false;
+        }
+        !net::tcp::undelivered(cx) && !link::rx::pending(cx) || now.saturating_sub(self.alone_since) >= LINGER
     }
 }
 

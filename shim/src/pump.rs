@@ -11,14 +11,14 @@
 //! **Limits.** Those of the door. **Locks.** None. **Failure.** What could not be pumped stays a shadow, on which every operation fails; the warning counts
 //! only the others. **See also.** design section 7.
 use crate::enter::{self, with_cx};
+use crate::exec::target::Why;
 use crate::fdguard;
 use crate::keeper::{door, kernel};
 use core::ffi::CStr;
 use core::fmt::Write as _;
-use crate::exec::target::Why;
-use csel_core::config::Str;
 use core::sync::atomic::Ordering::*;
 use csel_core::arena::{Id, found};
+use csel_core::config::Str;
 use csel_core::errno::{Errno, Result};
 use csel_core::fd::Sock;
 use csel_core::gate;

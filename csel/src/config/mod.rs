@@ -151,9 +151,6 @@ options! {
     /// send a PROXY protocol (version 2) header with the true source before a published TCP connection's bytes
     proxy_protocol: bool = false, "proxy-protocol" "CSEL_PROXY_PROTOCOL" "on|off"
         default "off" example "on";
-    /// let the instance reach the host's loopback (127.0.0.1) at a gateway address named host.csel.internal
-    expose_host: bool = false, "expose-host" "CSEL_EXPOSE_HOST" "on|off"
-        default "off" example "on";
     /// way out of the host: passt (started by csel, needs no privilege), passt:SOCKET, or tap:DEVICE; then ,ip=A/LEN ,gw=A ,mtu=N if DHCP is not to say them
     uplink: Uplink = Uplink::NONE, "uplink" "CSEL_UPLINK" "passt[:PATH]|tap:NAME"
         default "none" example "passt";

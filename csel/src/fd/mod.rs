@@ -29,8 +29,13 @@ pub mod flight;
 pub const FDS: usize = 65536;
 /// How long an announced process has to come if its parent is dead.
 const STILLBORN: Nanos = 900 * crate::clock::MS;
+<<<<<<< HEAD
 /// What is lately, of forks.
 const RECENT: Nanos = crate::clock::SEC;
+=======
+/// File actions put sockets on numbers below this, as far as [`Proc::find_elsewhere`] looks.
+const ELSEWHERE: usize = 32;
+>>>>>>> 89708f2 (pump: tests; what file actions put elsewhere is found)
 /// Processes of an instance.
 pub const PROCS: usize = 1024;
 
@@ -349,6 +354,18 @@ impl Proc {
         }
         Ok(())
     }
+    /// Notes `held` for the descriptors of the process that are it (by their links, `low`), though nobody said so.
+    fn find_elsewhere(&self, held: &Held, low: &[Result<Str<40>>], not: u32) {
+        for (word, link, fd) in self.fds.iter().zip(low).zip(0..).map(|((w, l), fd)| (w, l, fd)) {
+            if fd != not && word.load(Acquire) == 0 && proves(held, link) {
+                let id = held.share().into_id();
+                self.high.fetch_max(fd + 1, AcqRel);
+                if word.compare_exchange(0, id.0, AcqRel, Relaxed).is_err() {
+                    drop(Held::from_id(held.inst, id));
+                }
+            }
+        }
+    }
     /// Forgets `fd` (it was closed, or now means something else). True if it was virtual.
     pub fn clear(&self, cx: &Cx<'_>, fd: i32) -> bool {
         let Some(word) = self.fds.get(fd as usize) else { return false };
@@ -401,6 +418,7 @@ impl Procs {
     pub fn compare(&'static self, cx: &Cx<'_>, n: u32) {
         let p = self.get(n);
         let pid = p.pid.load(Acquire);
+        let mut low: Option<[Result<Str<40>>; ELSEWHERE]> = None;
         for fd in 0..p.high.load(Acquire).min(FDS as u32) {
             let word = &p.fds[fd as usize];
             let id = word.load(Acquire);
@@ -412,6 +430,11 @@ impl Procs {
                 Err(_) => false,
                 Ok(_) => !proves(&held, &link),
             };
+            if gone && p.leaving.load(Acquire) != leaving::NO {
+                // A file action of posix_spawn(3) may have put it on another number before close-on-exec took this one.
+                let low = low.get_or_insert_with(|| core::array::from_fn(|fd| link_of(pid, fd as u32)));
+                p.find_elsewhere(&held, low, fd);
+            }
             if gone && p.leaving.load(Acquire) != leaving::NO && word.compare_exchange(id, 0, AcqRel, Relaxed).is_ok() {
                 Held::from_id(cx.inst, Id::new(id)).release(cx);
             }

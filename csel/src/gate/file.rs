@@ -50,7 +50,8 @@ pub fn readlink(path: &CStr, into: &mut [u8]) -> Result<usize> {
 /// `access(path, X_OK)`.
 pub fn is_executable(path: &CStr) -> bool {
     // SAFETY: a CStr is a valid NUL-terminated string.
-    unsafe { syscall(libc::SYS_faccessat, [libc::AT_FDCWD as isize as usize, path.as_ptr() as usize, libc::X_OK as usize, 0, 0, 0]) }.is_ok()
+    unsafe { syscall(libc::SYS_faccessat, [libc::AT_FDCWD as isize as usize, path.as_ptr() as usize, libc::X_OK as usize, 0, 0, 0]) }
+        .is_ok()
 }
 
 /// `geteuid(2)`.

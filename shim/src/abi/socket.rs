@@ -72,6 +72,7 @@ impl Drop for Spare {
 }
 
 fn accept_on(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> Result<usize> {
+    crate::keeper::replace();
     let mut op = core_socket::Accept::default();
     let mut peer = None;
     let ty = libc::SOCK_STREAM | (flags & libc::SOCK_CLOEXEC);

@@ -237,7 +237,8 @@ impl Door {
         self.listeners.retain(|l| {
             let there = kernel::connect_unix(probe.0, l.path.as_bytes()) != Err(Errno::ECONNREFUSED);
             if !there {
-                l.waits.into_iter().chain([l.inside]).for_each(|n| inside::close(&cx, n));
+                l.waits.into_iter().for_each(|n| inside::close(&cx, n));
+                self.relays.leave(&cx, l.inside);
             }
             there
         });
@@ -272,7 +273,7 @@ impl Source for Door {
     }
 
     fn is_busy(&self) -> bool {
-        self.relays.len() != 0 && self.relays.is_carrying()
+        self.relays.len() != 0 || !self.listeners.is_empty()
     }
 
     fn is_carrying(&self) -> bool {

@@ -189,6 +189,14 @@ impl Relays {
         inside::with(cx, self.set, |set| inside::with(cx, inside, |s| virtual_epoll::ctl(cx, set, libc::EPOLL_CTL_ADD, s, inside, event)))
     }
 
+    /// Listens to a virtual socket no more, and lets go of it. (An interest goes by itself only with the last reference, and others may have one.)
+    pub(crate) fn leave(&self, cx: &Cx<'_>, inside: c_int) {
+        let _ = inside::with(cx, self.set, |set| {
+            inside::with(cx, inside, |s| virtual_epoll::ctl(cx, set, libc::EPOLL_CTL_DEL, s, inside, Event::default()))
+        });
+        inside::close(cx, inside);
+    }
+
     fn ensure_set(&mut self, cx: &Cx<'_>) -> Result<()> {
         if self.set == 0 {
             let set = virtual_epoll::create(cx)?;
@@ -310,7 +318,7 @@ impl Relays {
                 self.ended.push(r.plan.outside.0);
             }
             self.by_fd.remove(&r.plan.outside.0);
-            inside::close(cx, r.plan.inside);
+            self.leave(cx, r.plan.inside);
             self.free.push(n);
         }
     }
@@ -560,7 +568,8 @@ impl Relay {
             // What came of it is seen when the other direction ends.
             return false;
         }
-        if kernel::unread(self.plan.outside.0) != 0 {
+        // (Linux tells while one byte of what was freed still counts: sock_wfree(). A message weighs more.)
+        if kernel::unread(self.plan.outside.0) > 1 {
             return false;
         }
         self.take_back(cx, s, buffer);

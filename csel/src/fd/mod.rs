@@ -29,13 +29,10 @@ pub mod flight;
 pub const FDS: usize = 65536;
 /// How long an announced process has to come if its parent is dead.
 const STILLBORN: Nanos = 900 * crate::clock::MS;
-<<<<<<< HEAD
 /// What is lately, of forks.
 const RECENT: Nanos = crate::clock::SEC;
-=======
 /// File actions put sockets on numbers below this, as far as [`Proc::find_elsewhere`] looks.
 const ELSEWHERE: usize = 32;
->>>>>>> 89708f2 (pump: tests; what file actions put elsewhere is found)
 /// Processes of an instance.
 pub const PROCS: usize = 1024;
 

@@ -83,13 +83,17 @@ fn the_end_of_the_program_ends_the_connection() {
     assert_eq!(srv.end().code(), 0);
     // Killed with the connection idle.
     let w = World::new();
+    let go = w.dir.join("go");
+    let go = go.to_str().expect("a path");
     let srv = server(
         &w,
-        "f = c.fileno()\npid = os.posix_spawn('/bin/busybox', ['busybox', 'cat'], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, f, 0), (os.POSIX_SPAWN_DUP2, f, 1)])\nc.close(); s.close(); time.sleep(0.2); os.kill(pid, 9); os.waitpid(pid, 0)",
+        "f = c.fileno()\npid = os.posix_spawn('/bin/busybox', ['busybox', 'cat'], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, f, 0), (os.POSIX_SPAWN_DUP2, f, 1)])\nc.close(); s.close()\nwhile not os.path.exists('GO'): time.sleep(0.01)\nos.kill(pid, 9); os.waitpid(pid, 0)"
+            .replace("GO", go)
+            .as_str(),
     );
     let said = client(
         &w,
-        "c = dial('srv'); c.sendall(b'x'); assert c.recv(1) == b'x'\ntry: print('end', c.recv(1))\nexcept ConnectionResetError: print('end')",
+        "c = dial('srv'); c.sendall(b'x'); assert c.recv(1) == b'x'; open('GO', 'w').close()\ntry: print('end', c.recv(1))\nexcept ConnectionResetError: print('end')",
     );
     assert!(said.ok().starts_with("end"), "{said:?}");
     let _ = srv.end();

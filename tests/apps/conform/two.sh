@@ -1,12 +1,12 @@
 #!/bin/bash
 # two.sh redis-two|memcached-two: a suite that can use a server started separately, as two instances on one segment: the server's, which is called
 # "server", and the suite's. Natively: two programs on 127.0.0.1. Interface as ../../../../shared/suites; called by conform.sh.
-NAME=$1; OUT=${OUT:-$SUITES/logs}; mkdir -p "$OUT"; : >"$OUT/$NAME.tests"; : >"$OUT/$NAME.log"
-HOST=127.0.0.1; [ -z "$WRAP" ] || HOST=server
+NAME=$1; AS=; OUT=${OUT:-$SUITES/logs}; mkdir -p "$OUT"; : >"$OUT/$NAME.tests"; : >"$OUT/$NAME.log"
+AS=; HOST=127.0.0.1; [ -z "$WRAP" ] || HOST=server
 # A runtime directory of nobody's, for both instances of a suite that does not run as root.
 U="setpriv --reuid=65534 --regid=65534 --clear-groups"
 until_open() { # port: waits for the server, at most 30 s
-  for _ in $(seq 150); do $WRAP bash -c "exec 3<>/dev/tcp/$HOST/$1" 2>/dev/null && return; sleep 0.2; done; echo "no server on $HOST:$1" >>"$OUT/$NAME.log"
+  for _ in $(seq 150); do $AS $WRAP bash -c "exec 3<>/dev/tcp/$HOST/$1" 2>/dev/null && return; sleep 0.2; done; echo "no server on $HOST:$1" >>"$OUT/$NAME.log"
 }
 case $NAME in
   redis-two)
@@ -24,7 +24,7 @@ case $NAME in
     echo "$NAME passed=$(c ok) failed=$(c 'err|exception|timeout') skipped=$(c 'skip|ignore')" ;;
   memcached-two)
     cd "$SUITES/src/memcached" || exit 2
-    export XDG_RUNTIME_DIR; XDG_RUNTIME_DIR=$(mktemp -d); chown -R 65534:65534 . "$XDG_RUNTIME_DIR"
+    AS=$U; export XDG_RUNTIME_DIR; XDG_RUNTIME_DIR=$(mktemp -d); chown -R 65534:65534 . "$XDG_RUNTIME_DIR"
     CSEL_NAME=server $U $WRAP ./memcached-debug -l 0.0.0.0 -p 11211 -U 0 >"$OUT/$NAME.server" 2>&1 </dev/null & server=$!
     until_open 11211
     for t in getset cas incrdecr flags expirations bogus-commands multiversioning touch flush-all noreply verbosity binary-get stats issue_22 issue_42; do

@@ -1,7 +1,7 @@
 #!/bin/bash
 # two.sh redis-two|memcached-two: a suite that can use a server started separately, as two instances on one segment: the server's, which is called
 # "server", and the suite's. Natively: two programs on 127.0.0.1. Interface as ../../../../shared/suites; called by conform.sh.
-NAME=$1; AS=; OUT=${OUT:-$SUITES/logs}; mkdir -p "$OUT"; : >"$OUT/$NAME.tests"; : >"$OUT/$NAME.log"
+NAME=$1; OUT=${OUT:-$SUITES/logs}; mkdir -p "$OUT"; : >"$OUT/$NAME.tests"; : >"$OUT/$NAME.log"
 AS=; HOST=127.0.0.1; [ -z "$WRAP" ] || HOST=server
 # A runtime directory of nobody's, for both instances of a suite that does not run as root.
 U="setpriv --reuid=65534 --regid=65534 --clear-groups"

@@ -28,6 +28,8 @@ unsafe impl Shared for Engine {}
 pub struct Engine {
     iface: Interface,
     store: [SocketStorage<'static>; 1],
+    /// How far its clock is ahead ([`Engine::hasten`]).
+    ahead: Nanos,
 }
 
 fn instant(now: Nanos) -> Instant {
@@ -70,7 +72,7 @@ fn interface(config: Config, dev: &mut impl Device, now: Nanos, local: IpAddress
 impl Engine {
     /// The way has another MTU: smoltcp reads it once, when an interface is made, so the socket gets a new one.
     pub(crate) fn remake(&mut self, dev: &mut impl Device, now: Nanos, local: IpAddress) {
-        self.iface = interface(Config::new(HardwareAddress::Ip), dev, now, local);
+        self.iface = interface(Config::new(HardwareAddress::Ip), dev, now + self.ahead, local);
     }
 
     /// An idle engine for flow index `index` at `local`, with rings of `rx` and `tx` bytes, that starts at sequence number `isn`.
@@ -93,7 +95,7 @@ impl Engine {
         socket.set_congestion_control(tcp::CongestionControl::None);
         // Between instances a small segment costs less than the wait for an acknowledgement does; what TCP_NODELAY shows is ours.
         socket.set_nagle_enabled(false);
-        let mut new = Self { iface, store: [SocketStorage::EMPTY] };
+        let mut new = Self { iface, store: [SocketStorage::EMPTY], ahead: 0 };
         Self::set(&mut new.store).add(socket);
         new
     }
@@ -111,27 +113,32 @@ impl Engine {
     }
     /// Starts a connection. False if smoltcp finds the addresses unfit.
     pub(crate) fn connect(&mut self, local: IpEndpoint, remote: IpEndpoint) -> bool {
-        let Self { iface, store } = self;
+        let Self { iface, store, .. } = self;
         Self::set(store).get_mut::<Socket<'_>>(SocketHandle::default()).connect(iface.context(), remote, local).is_ok()
     }
     /// Takes the one packet the device has.
     #[inline]
     pub(crate) fn ingress(&mut self, now: Nanos, dev: &mut impl Device) {
-        let _ = self.iface.poll_ingress_single(instant(now), dev, &mut Self::set(&mut self.store));
+        let _ = self.iface.poll_ingress_single(instant(now + self.ahead), dev, &mut Self::set(&mut self.store));
     }
     /// Emits at most one packet.
     #[inline]
     pub(crate) fn egress(&mut self, now: Nanos, dev: &mut impl Device) {
-        let _ = self.iface.poll_egress(instant(now), dev, &mut Self::set(&mut self.store));
+        let _ = self.iface.poll_egress(instant(now + self.ahead), dev, &mut Self::set(&mut self.store));
+    }
+    /// Sets its clock ahead, so that what it waits for comes sooner by so much.
+    pub(crate) fn hasten(&mut self, by: Nanos) {
+        self.ahead += by;
     }
     /// When it wants to be called again: 0 for at once.
     #[inline]
     pub(crate) fn poll_at(&mut self, now: Nanos) -> Option<Nanos> {
-        let Self { iface, store } = self;
+        let Self { iface, store, ahead } = self;
+        let now = now + *ahead;
         let at = iface.poll_at(instant(now), &Self::set(store))?;
         let micros = at.total_micros().max(0) as u64;
         let at = micros.div_ceil(HASTE) * 1000;
-        Some(if micros <= now / 1000 * HASTE { 0 } else { at.max(now + 1) })
+        Some(if micros <= now / 1000 * HASTE { 0 } else { at.max(now + 1) - *ahead })
     }
 }
 

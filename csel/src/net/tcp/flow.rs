@@ -40,6 +40,8 @@ const ACK_DELAY_MS: u64 = 40;
 const RETRY: Nanos = 2 * MS;
 /// How long a connection that waits for something without a timer is left alone.
 const NUDGE: Nanos = 500 * MS;
+/// A window closed out there is asked for so often, at least.
+const PROBE: Nanos = 500 * MS;
 /// MSG_MORE and TCP_CORK hold a part segment back so long.
 pub(super) const CORK: Nanos = 200 * MS;
 
@@ -397,6 +399,12 @@ pub(super) fn drive(cx: &Cx<'_>, n: u32, i: &mut Inner, eager: bool) {
                 break;
             }
         }
+    }
+    let closed = hop.leaves() && meter.synced && meter.snd_wnd == 0;
+    if let Some(t) = at.filter(|&t| closed && t > now + PROBE && e.with(|s| s.send_queue()) > 0) {
+        // The window is closed. Some out there open it without a word (passt), and the engine's probes come ever later.
+        e.hasten(t - (now + PROBE));
+        at = Some(now + PROBE);
     }
     if owes && !full && !gone && acknowledge(cx, i) {
         i.owes = false;

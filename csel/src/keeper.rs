@@ -203,7 +203,7 @@ impl Keeper {
 }
 
 /// Closes what dead processes had open, and puts right what they left half done. False: that is still to be done.
-fn bury(cx: &Cx<'_>) -> bool {
+pub fn bury(cx: &Cx<'_>) -> bool {
     // First: a table is closed through tables that are whole.
     let whole = repair::run(cx);
     let procs = &cx.inst.procs;

@@ -341,6 +341,20 @@ pub(crate) fn raw(flags: u64, go: impl FnOnce(u64) -> Result<usize>) -> Result<u
         settle(n, pid.map_or(-1, |p| p as c_int));
     }
     pid
+
+/// Has the process more than one thread? (One that has not called us yet may be about to.)
+fn has_threads() -> bool {
+    if gate::sandbox::is_confined() {
+        return false;
+    }
+    let Ok(fd) = gate::open(c"/proc/self/task", libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, 0) else { return false };
+    // SAFETY: all-zero is a valid stat.
+    let mut st: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: st is writable.
+    let known = unsafe { gate::syscall(libc::SYS_fstat, [fd as usize, &raw mut st as usize, 0, 0, 0, 0]) };
+    let _ = gate::close(fd);
+    // Two links of every directory's, and one for each thread.
+    known.is_ok() && st.st_nlink > 3
 }
 
 /// The process ends: its descriptors close.
@@ -360,7 +374,7 @@ pub(crate) fn leave() {
     }
     crate::keeper::replace();
     let _ = with_cx(|cx| {
-        if cx.inst.desks.has_others(cx.me) {
+        if cx.inst.desks.has_others(cx.me) || has_threads() {
             if cx.config().keeper || csel_core::keeper::is_kept(cx) {
                 // Other threads of ours are at work until the process ends: the keeper closes what is ours then, as for those that are killed.
                 csel_core::net::wait::knock(cx);

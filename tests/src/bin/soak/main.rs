@@ -187,12 +187,21 @@ fn soak(dir: &Path, seconds: u64, seed: u64, every: u64) -> Vec<String> {
     if here.until("ready", patience).is_none() {
         return vec!["the family did not start".into()];
     }
+    // Its keeper comes a little later.
+    let kept = |l: &Look| alive(l.keeper);
+    let until = Instant::now() + patience;
+    let before = loop {
+        std::thread::sleep(Duration::from_millis(100));
+        match look(here.pid()) {
+            Some(l) if kept(&l) => break l,
+            _ if Instant::now() > until => return vec!["the arena cannot be looked at, or there is no keeper".into()],
+            _ => {}
+        }
+    };
     let mut there = if with_peer { peer(seed) } else { None };
     if with_peer && there.is_none() {
         return vec!["the peer did not start".into()];
     }
-    std::thread::sleep(Duration::from_millis(300));
-    let Some(before) = look(here.pid()) else { return vec!["the arena cannot be looked at".into()] };
     println!("soak: before: {:?}, fds {:?}, {} KiB", before.census, before.fds, before.resident >> 10);
     here.go();
     let mut rng = board::Rng::new(seed ^ 77);

@@ -121,7 +121,7 @@ impl Desks {
             let by = self.halt.load(SeqCst);
             if by != 0 {
                 let _ = gate::futex_wait_for(&self.halt, by, 5_000_000);
-                if self.halt.load(SeqCst) == by && !gate::thread_exists(by) {
+                if self.halt.load(SeqCst) == by && self.has_died(by) {
                     d.inside.store(1, SeqCst);
                     if self.halt.compare_exchange(by, me.tid, SeqCst, Relaxed).is_ok() {
                         return true;
@@ -134,6 +134,11 @@ impl Desks {
                 return false;
             }
         }
+    }
+
+    /// Did the thread of this number die inside? (Its number may be another's by now.)
+    fn has_died(&self, tid: u32) -> bool {
+        self.taken().any(|d| d.owner.load(Relaxed) as u32 == tid && d.inside.load(Relaxed) != 0 && d.is_dead())
     }
 
     #[cold]
@@ -210,7 +215,7 @@ impl Desks {
     pub(crate) fn halt(&self, me: &Me, patience: Nanos) -> bool {
         let held = self.halt.compare_exchange(0, me.tid, SeqCst, Relaxed);
         if let Err(by) = held
-            && (gate::thread_exists(by) || self.halt.compare_exchange(by, me.tid, SeqCst, Relaxed).is_err())
+            && (!self.has_died(by) || self.halt.compare_exchange(by, me.tid, SeqCst, Relaxed).is_err())
         {
             return false;
         }

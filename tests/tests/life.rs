@@ -223,3 +223,89 @@ fn the_keeper_keeps_nothing_open() {
         assert_eq!(ok(&done(w.python(&format!("k{n}"), code))), "b''\n");
     }
 }
+
+/// Two processes share an accepted connection and the listener; one is killed, then the other: the peer sees the end only then, and soon.
+#[test]
+fn the_last_holder_counts() {
+    let w = World::new();
+    let srv = server(
+        &w,
+        "srv",
+        r#"
+kid = os.fork()
+if kid == 0:
+  time.sleep(600)
+os.kill(kid, 9); os.waitpid(kid, 0); time.sleep(1.5)
+c.sendall(b'still open')
+time.sleep(0.5)
+os.kill(os.getpid(), 9)
+"#,
+    );
+    let code = format!(
+        "{DIAL}\nc = dial('srv', 80)\nassert c.recv(10, socket.MSG_WAITALL) == b'still open'\ntry: print('end', c.recv(1))\nexcept ConnectionResetError: print('end reset')"
+    );
+    let out = ok(&done(w.python("cli", &code)));
+    assert!(out.contains("end"), "{out}");
+    let _ = srv.wait_with_output();
+}
+
+/// A member that is killed while it listens and connects gives the port back, and its connections end, while its family goes on.
+#[test]
+fn a_killed_members_port_is_free_again() {
+    let w = World::new();
+    let code = r#"
+import socket, os, time, signal
+def listen():
+    for _ in range(400):
+        s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try: s.bind(('0.0.0.0', 80)); s.listen(8); return s
+        except OSError as e: last = e; s.close(); time.sleep(0.05)
+    raise last
+keep = socket.socket()
+for turn in range(8):
+    r, w = os.pipe()
+    kid = os.fork()
+    if kid == 0:
+        s = listen()
+        c = socket.create_connection(('127.0.0.1', 80)); a, _ = s.accept()
+        os.write(w, b'x')
+        while True: c.sendall(b'y' * 1000); a.recv(1000)
+    os.close(w); assert os.read(r, 1) == b'x', turn; os.close(r)
+    c = socket.create_connection(('127.0.0.1', 80)); c.settimeout(30)
+    os.kill(kid, 9); os.waitpid(kid, 0)
+    try: assert c.recv(1) == b''
+    except ConnectionResetError: pass
+    c.close()
+listen(); print('free')
+"#;
+    assert_eq!(ok(&done(w.python("home", code))).trim(), "free");
+}
+
+/// exit(3) while other threads are inside calls: no message, no hang, and the peer sees the end.
+#[test]
+fn exit_with_threads_inside_is_clean() {
+    let w = World::new();
+    let srv = server(
+        &w,
+        "srv",
+        r#"
+import threading
+def reader():
+  try:
+    while c.recv(1000): pass
+  except OSError: pass
+def churn():
+  while True:
+    try: socket.create_connection(('127.0.0.1', 80)).close()
+    except OSError: pass
+for f in (reader, churn, churn): threading.Thread(target=f, daemon=True).start()
+time.sleep(0.3)
+import ctypes; ctypes.CDLL(None).exit(0)
+"#,
+    );
+    let code = format!("{DIAL}\nc = dial('srv', 80)\ntry: print('end', c.recv(1))\nexcept ConnectionResetError: print('end reset')");
+    let out = ok(&done(w.python("cli", &code)));
+    assert!(out.contains("end"), "{out}");
+    let srv = srv.wait_with_output().expect("the server ends");
+    assert!(srv.status.success() && srv.stderr.is_empty(), "{}", text(&srv));
+}

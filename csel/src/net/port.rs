@@ -135,6 +135,29 @@ pub(crate) fn unlock(cx: &Cx<'_>) {
     }
 }
 
+/// After a death inside: a socket that is bound has its reservation, whatever became of the table.
+pub(crate) fn restore(cx: &Cx<'_>, space: Space, sock: Id<Sock>, at: &Endpoint, listens: bool) {
+    let bits = cx.inst.socks.get(sock).map_or(0, |s| s.bits.load(Relaxed));
+    let mut t = table(cx, space);
+    if at.port == 0 || t.of[sock.0 as usize] != 0 {
+        return;
+    }
+    let state = if listens { LISTENS } else { BOUND };
+    let _ = t.insert(Entry {
+        ip: at.ip,
+        remote: Endpoint::default(),
+        sock: sock.0,
+        next: 0,
+        prev: 0,
+        dev: 0,
+        port: at.port,
+        state,
+        bits,
+        connected: false,
+        held: false,
+    });
+}
+
 /// After a death inside: lets go of what nobody has any more. The instance is halted.
 pub(crate) fn repair(cx: &Cx<'_>) {
     for (n, space) in cx.inst.net.port.spaces.iter().enumerate() {

@@ -23,6 +23,9 @@ pub(crate) fn repair(cx: &Cx<'_>) {
             .get(b.id())
             .filter(|s| b.sock != 0 && s.body.load(Relaxed) == id.0 && !matches!(s.kind(), Kind::Tcp | Kind::Epoll));
         if let Some(s) = socket {
+            if let Some(space) = b.space().filter(|_| b.bound) {
+                port::restore(cx, space, b.id(), &b.local, false);
+            }
             b.publish(cx, s, 0);
             continue;
         }

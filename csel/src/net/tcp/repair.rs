@@ -13,7 +13,7 @@ use super::listen;
 use crate::arena::Id;
 use crate::call::Kind;
 use crate::instance::Cx;
-use crate::net::port;
+use crate::net::port::{self, Space};
 use crate::net::timer::{self, Owner};
 use core::sync::atomic::Ordering::*;
 
@@ -93,6 +93,9 @@ fn flow(cx: &Cx<'_>, n: u32, f: &'static Flow) -> bool {
         i.parent = 0;
         flow::free(cx, n, &mut i);
         return false;
+    }
+    if socket && matches!(i.phase, Phase::Fresh | Phase::Listening) && (i.bound || listens) {
+        port::restore(cx, Space::Tcp, Id::new(i.sock), &i.local, i.phase == Phase::Listening);
     }
     if i.live() {
         // A timer that the dead thread had taken and not run, or not yet queued: a tick too many does no harm.

@@ -119,7 +119,8 @@ impl Look {
     fn above(&self, before: &Self) -> Vec<String> {
         let mut out = Vec::new();
         for ((name, is), (_, was)) in self.census.iter().zip(&before.census) {
-            if is > was {
+            // A listener's port that is free though it listens is lost as well.
+            if is > was || *name == "ports" && is != was {
                 out.push(format!("{name} {is} (were {was})"));
             }
         }

@@ -341,6 +341,7 @@ pub(crate) fn raw(flags: u64, go: impl FnOnce(u64) -> Result<usize>) -> Result<u
         settle(n, pid.map_or(-1, |p| p as c_int));
     }
     pid
+}
 
 /// Has the process more than one thread? (One that has not called us yet may be about to.)
 fn has_threads() -> bool {

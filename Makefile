@@ -40,6 +40,7 @@ bench: needs build ## ratios to the kernel's loopback in the same run: table and
 
 soak: build ## a family of 8 under load, a member killed every 20 ms: SOAK_SECONDS (1200), SOAK_SEED
 	@SOAK_SECONDS=$${SOAK_SECONDS:-1200} timeout -k 5 3600 $(REL)/soak
+	@STEP_KILLS=$${STEP_KILLS:-25} timeout -k 5 1800 $(CARGO) test --release -q -p csel-tests --test step_kill --locked -- --nocapture
 
 fuzz: ## packets, segment contents and control messages, FUZZ_SECONDS (60) each
 	@tests/test.sh fuzz

@@ -404,6 +404,7 @@ fn die(s: &Scene, op: &Op, steps: Option<u64>, before: &[(&'static str, u64)]) -
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "ten times the instructions: `make soak` steps through the release build")]
 fn a_process_may_die_at_any_instruction() {
     let kills: u64 = std::env::var("STEP_KILLS").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
     let seed: u64 = std::env::var("STEP_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);

@@ -76,7 +76,6 @@ fn a_spawned_static_program_with_file_actions() {
 }
 
 #[test]
-#[ignore = "fails since it waits for a file, not looked into: run it with --ignored"]
 fn the_end_of_the_program_ends_the_connection() {
     let w = World::new();
     let srv = server(&w, &on_0_and_1("'/bin/busybox', ['busybox', 'echo', 'last words']"));
@@ -94,7 +93,8 @@ fn the_end_of_the_program_ends_the_connection() {
     );
     let said = client(
         &w,
-        "c = dial('srv'); c.sendall(b'x'); assert c.recv(1) == b'x'; open('GO', 'w').close()\ntry: print('end', c.recv(1))\nexcept ConnectionResetError: print('end')",
+        &"c = dial('srv'); c.sendall(b'x'); assert c.recv(1) == b'x'; open('GO', 'w').close()\ntry: print('end', c.recv(1))\nexcept ConnectionResetError: print('end')"
+            .replace("GO", go),
     );
     assert!(said.ok().starts_with("end"), "{said:?}");
     let _ = srv.end();
@@ -134,7 +134,6 @@ fn compiled(w: &World, source: &str) -> PathBuf {
 }
 
 #[test]
-#[ignore = "stalls now and then on a loaded machine, cause unknown: run it with --ignored"]
 fn a_static_server_with_an_inherited_listener() {
     let w = World::new();
     let program = compiled(
@@ -169,7 +168,6 @@ int main(void) {
 }
 
 #[test]
-#[ignore = "stalls now and then on a loaded machine, cause unknown: run it with --ignored"]
 fn datagrams_keep_their_bounds() {
     let w = World::new();
     let program = compiled(

@@ -372,7 +372,8 @@ mod model {
                     go(s, At::DeepCas);
                 }
                 At::DeepCas => {
-                    if s.leader == NOBODY {
+                    // Its own older claim as well: the ringer who took it up may clear that one only now.
+                    if s.leader == NOBODY || s.leader & 3 == 1 {
                         s.leader = claim(&s, KEEPER);
                     }
                     go(s, At::DeepCheck);
@@ -491,4 +492,10 @@ fn a_thread_that_leaves_and_the_keeper() {
 #[test]
 fn a_thread_and_the_keeper() {
     holds(true, [0, 1], [false, true]);
+}
+
+/// All programs of the instance are outside (pumped): only the keeper drains, for one producer while the other has not done with the seat yet.
+#[test]
+fn the_keeper_alone() {
+    holds(true, [0, 0], [true, true]);
 }

@@ -17,7 +17,7 @@
 //!                                            leader and hint armed? hint's word = rung, wake; the leader stays
 //! protocol:              level set;          hook?   -> word = awake, wake (after the locks)
 //! leaver:  asleep bit off; leader me or 0 -> next;   next still asleep? ring pending?     (rung: ring pending? in any case)
-//! keeper:  deep = 1;                         leader 0 -> keeper; ring pending? timers?  then sleep
+//! keeper:  deep = 1;                         leader 0 or its older self -> keeper; ring pending? timers?  then sleep
 //! ```
 //! *Spinning.* Before it sleeps a thread may spin, one per instance, with the seat empty so that nobody pays for ringing. It does so only if recent
 //! waits were shorter than `spin_us`, there is a second CPU, and it yields its own CPU after the first microseconds: if the peer is queued

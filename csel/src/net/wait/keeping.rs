@@ -28,7 +28,9 @@ pub(crate) fn deep(cx: &Cx<'_>, bell: u64) -> Option<Sleep> {
     slot.turn.fetch_add(1, Relaxed);
     slot.word.store(ARMED, SeqCst);
     st.deep.store(1, SeqCst);
-    let _ = seat.leader.compare_exchange(0, claim(seat, KEEPER), SeqCst, Relaxed);
+    // Our own claim of an earlier sleep is renewed as well: its ringer has woken us, and may clear the seat of it only now, when we sleep again.
+    let claimed = claim(seat, KEEPER);
+    let _ = seat.leader.fetch_update(SeqCst, SeqCst, |who| (who == 0 || who & 0xffff == KEEPER).then_some(claimed));
     let until = timer::next(cx);
     st.alarm.store(until, SeqCst);
     fence(SeqCst);
@@ -36,7 +38,7 @@ pub(crate) fn deep(cx: &Cx<'_>, bell: u64) -> Option<Sleep> {
     let unattended = link::rx::pending(cx) && st.successor() == KEEPER;
     if unattended || timer::next(cx) < until {
         awake(cx);
-        let _ = seat.leader.compare_exchange(claim(seat, KEEPER), 0, SeqCst, Relaxed);
+        let _ = seat.leader.compare_exchange(claimed, 0, SeqCst, Relaxed);
         return None;
     }
     Some(Sleep { word: &slot.word, expected: ARMED, until })

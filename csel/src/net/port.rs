@@ -11,6 +11,8 @@
 //! **Limits.** [`ENTRIES`] reservations a space. All processes of an instance count as one user (SO_REUSEPORT's uid rule is always met);
 //! ports below 1024 are for everybody, since the instance is the application's own machine.
 //! **Locks.** One of rank TABLE for each space, held for the walk of one chain.
+//! **Death.** The entries are what is true, chains, counts, `of` and the free list follow from them ([`Table::rebuild`], for whoever takes the
+//! lock over from a dead thread, even only to count). An entry leaves by one way, [`Table::remove`], which does nothing to one that is free.
 //! **Failure.** EADDRINUSE, EADDRNOTAVAIL (connect(2) finds no port), ENOBUFS.
 //! **See also.** bind(2), socket(7) SO_REUSEPORT, ip(7) ip_local_port_range.
 use super::addr::{Endpoint, Ip};
@@ -109,7 +111,11 @@ impl Ticket {
 pub(crate) fn census(s: &State, me: &Me) -> [u64; 2] {
     let mut n = [0, 0];
     for space in &s.spaces {
-        let t = space.lock(me);
+        let mut t = space.lock(me);
+        if t.inherited() {
+            // Whoever comes next is not told that its owner died.
+            t.rebuild();
+        }
         for e in t.entries[..=t.fresh as usize].iter().filter(|e| e.port != 0) {
             n[usize::from(e.sock == 0)] += 1;
         }
@@ -171,9 +177,10 @@ pub(crate) fn repair(cx: &Cx<'_>) {
         for e in 1..=t.fresh as usize {
             t.entries[e].held = false;
         }
+        let mut all_seen = true;
         if n == Space::Tcp as usize {
             let t = &mut *t;
-            super::tcp::each_ticket(cx, |ticket| {
+            all_seen = super::tcp::each_ticket(cx, |ticket| {
                 if let Some(e) = t.entries.get_mut(ticket as usize) {
                     e.held = true;
                 }
@@ -183,7 +190,7 @@ pub(crate) fn repair(cx: &Cx<'_>) {
             let entry = t.entries[e as usize];
             let kept = match entry.sock {
                 _ if entry.port == 0 => true,
-                0 => entry.held,
+                0 => entry.held || !all_seen,
                 s => cx.inst.socks.get(Id::new(s)).is_some() && t.of[s as usize] == e,
             };
             if !kept {
@@ -271,8 +278,16 @@ impl Table {
         }
     }
 
+    /// Takes entry `n` out and frees it. Whatever way it goes, its socket's number, which another socket may get, leads to it no more; and one
+    /// that is free already stays as it is: freed twice it would be given out twice, and the free list would lead into the chains.
     fn remove(&mut self, n: u32) {
         let e = self.entries[n as usize];
+        if e.port == 0 {
+            return;
+        }
+        if self.of[e.sock as usize] == n {
+            self.of[e.sock as usize] = 0;
+        }
         let port = usize::from(e.port);
         if e.prev == 0 {
             self.heads[port] = e.next;
@@ -428,7 +443,6 @@ pub fn ephemeral(
 fn drop_entry(t: &mut Table, sock: Id<Sock>) {
     let n = t.of[sock.0 as usize];
     if n != 0 {
-        t.of[sock.0 as usize] = 0;
         t.remove(n);
     }
 }
@@ -502,7 +516,10 @@ pub fn orphan(cx: &Cx<'_>, space: Space, sock: Id<Sock>) -> Ticket {
 /// Gives an orphan's reservation up. Each ticket once.
 pub fn redeem(cx: &Cx<'_>, space: Space, ticket: Ticket) {
     if ticket != Ticket::NONE && ticket.0 as usize <= ENTRIES {
-        table(cx, space).remove(ticket.0);
+        let mut t = table(cx, space);
+        if t.entries[ticket.0 as usize].sock == 0 {
+            t.remove(ticket.0);
+        }
     }
 }
 
@@ -611,3 +628,6 @@ pub fn find_all(cx: &Cx<'_>, space: Space, dst: &Endpoint, src: &Endpoint, dev: 
     }
     n
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,12 +104,15 @@ fn flow(cx: &Cx<'_>, n: u32, f: &'static Flow) -> bool {
     orphan
 }
 
-/// Does this reservation of a port, which no socket has, belong to a connection?
-pub(crate) fn each_ticket(cx: &Cx<'_>, mut each: impl FnMut(u32)) {
+/// The reservations of ports that connections without a socket have. False: not all of them, somebody who only looks holds a flow.
+pub(crate) fn each_ticket(cx: &Cx<'_>, mut each: impl FnMut(u32)) -> bool {
     demux::each_ticket(cx, &mut each);
+    let mut all = true;
     for (_, f) in cx.inst.net.tcp.flows.iter() {
-        if let Some(i) = f.inner.take_over(cx.me) {
-            each(i.ticket.number());
+        match f.inner.take_over(cx.me) {
+            Some(i) => each(i.ticket.number()),
+            None => all = false,
         }
     }
+    all
 }

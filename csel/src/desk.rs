@@ -206,6 +206,19 @@ impl Desks {
         true
     }
 
+    /// Is nobody inside but the caller (and the dead)? Some patience is shown: a process that leaves knocks when it is all but out.
+    pub(crate) fn all_out(&self, me: &Me) -> bool {
+        gate::membarrier();
+        let busy = |d: &Desk| d.inside.load(Acquire) != 0 && d.owner.load(Relaxed) != name(me) && !d.is_dead();
+        for _ in 0..64 {
+            if self.crowd.load(SeqCst) == 0 && !self.taken().any(busy) {
+                return true;
+            }
+            gate::sched_yield();
+        }
+        false
+    }
+
     /// Process `pid` has ended and what it left has been put right: its desks go.
     pub(crate) fn bury(&self, pid: u32) {
         self.clear(|d| d.owner.load(Relaxed) >> 32 == u64::from(pid) && d.inside.load(Relaxed) == 0);

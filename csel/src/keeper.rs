@@ -110,14 +110,18 @@ impl Keeper {
             }
             cx.flush();
             let (alive, expected) = self.family(cx);
+            if alive != 0 {
+                self.alone_since = 0;
+            }
             if alive == 0 && self.may_leave(cx, now, expected) && found::leaving(cx.inst) {
-                // Nobody can come any more; has somebody come just before?
-                if self.family(cx) == (0, expected) {
+                // Nobody can come any more; has somebody come just before, or is somebody who has no table any more not out yet?
+                if self.family(cx) == (0, expected) && cx.inst.desks.all_out(cx.me) {
                     cx.inst.header.keeper.store(0, SeqCst);
                     link::join::leave(cx.seg, cx.facts().port);
                     return Rest::Leave;
                 }
                 found::stay(cx.inst);
+                return Rest::Sleep(keeping::nap(cx, self.bell, now + LONG_NAP));
             }
             let frames = stats::read(&cx.inst.stats.frames_in);
             let came = core::mem::replace(&mut self.frames, frames) != frames;

@@ -13,6 +13,7 @@ use crate::wait::Holds;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicPtr, Ordering::*, compiler_fence};
+use csel_core::arena::Id;
 use csel_core::clock::Nanos;
 use csel_core::errno::{Errno, Result};
 use csel_core::fd::Proc;
@@ -130,12 +131,13 @@ static ENV: Slot = Slot(UnsafeCell::new(MaybeUninit::uninit()));
 /// The process's descriptor table; null while the process has no virtual socket.
 static PROC: AtomicPtr<Proc> = AtomicPtr::new(core::ptr::null_mut());
 
-/// The process has an instance from now on.
-pub(crate) fn publish(env: Env) {
-    let proc = core::ptr::from_ref(env.inst.procs.get(env.proc));
+/// The process has an instance from now on. False: its table is not there (any more).
+pub(crate) fn publish(env: Env) -> bool {
+    let Some(proc) = env.inst.procs.table.get(Id::new(env.proc)) else { return false };
     // SAFETY: one thread does this at a time (init's turn, or the only thread of a child).
     unsafe { (*ENV.0.get()).write(env) };
-    PROC.store(proc.cast_mut(), Release);
+    PROC.store(core::ptr::from_ref(proc).cast_mut(), Release);
+    true
 }
 
 /// The process has no instance any more: it is about to end.
@@ -177,7 +179,7 @@ pub(crate) fn proc() -> Option<&'static Proc> {
 #[cold]
 fn divided(p: *mut Proc) -> Option<&'static Proc> {
     match thread().other.get() {
-        Some(env) => Some(env.inst.procs.get(env.proc)),
+        Some(env) => env.inst.procs.table.get(Id::new(env.proc)),
         // SAFETY: the table in the arena, without the count.
         None => unsafe { p.map_addr(|a| a & !DIVIDED).as_ref() },
     }

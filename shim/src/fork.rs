@@ -72,9 +72,7 @@ extern "C" fn child() {
         // The parent may have written it already.
         p.pid.compare_exchange(announced, pid, AcqRel, Relaxed).map_or_else(|is| is == pid, |_| true)
     });
-    if mine {
-        enter::publish(Env { proc: n, ..*env });
-    } else {
+    if !mine || !enter::publish(Env { proc: n, ..*env }) {
         anew(env);
     }
 }
@@ -82,7 +80,7 @@ extern "C" fn child() {
 /// A table of our own with nothing in it: there was none left, or we came so late that ours was taken for a stillborn's.
 fn anew(env: &Env) {
     if let Ok(Ok(n)) = enter::with_env(env, |cx| cx.inst.procs.enter(cx, gate::getpid())) {
-        enter::publish(Env { proc: n, ..*env });
+        let _ = enter::publish(Env { proc: n, ..*env });
     }
 }
 
@@ -149,8 +147,9 @@ extern "C" fn shared_child() {
     t.vforked.set(true);
     if n != 0
         && let Some(env) = enter::env()
+        && let Some(table) = env.inst.procs.table.get(Id::new(n))
     {
-        env.inst.procs.get(n).pid.store(gate::getpid(), Release);
+        table.pid.store(gate::getpid(), Release);
         t.other.set(Some(Env { proc: n, ..*env }));
     }
 }
@@ -169,7 +168,7 @@ extern "C" fn shared_parent(result: isize) -> c_int {
         settle(n, if result < 0 { -1 } else { result as c_int });
     }
     if let Some(env) = enter::env()
-        && env.inst.procs.get(env.proc).pid.load(Relaxed) != gate::getpid()
+        && env.inst.procs.table.get(Id::new(env.proc)).is_none_or(|p| p.pid.load(Relaxed) != gate::getpid())
     {
         // The child opened the first virtual socket.
         anew(env);
@@ -362,7 +361,7 @@ fn has_threads() -> bool {
 pub(crate) fn leave() {
     let Some(env) = enter::env() else { return };
     let me = gate::getpid();
-    let table = env.inst.procs.get(env.proc);
+    let Some(table) = env.inst.procs.table.get(Id::new(env.proc)) else { return };
     let _ = table.partner.compare_exchange(me, 0, AcqRel, Relaxed);
     if table.pid.load(Relaxed) != me {
         // One that shares our memory or our descriptors.

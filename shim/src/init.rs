@@ -334,8 +334,7 @@ fn begin() -> Result<()> {
             let proc = proc?;
             signal::arm();
             crate::abi::stdio::arm();
-            enter::publish(Env { inst, seg, clock: enter::clock, proc });
-            return Ok(());
+            return if enter::publish(Env { inst, seg, clock: enter::clock, proc }) { Ok(()) } else { Err(Errno::ENFILE) };
         }
         forget_segment();
     }

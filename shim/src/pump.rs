@@ -61,7 +61,7 @@ pub(crate) fn ask(inst: &Instance, id: Id<Sock>) -> Result<c_int> {
 pub(crate) fn inherited() -> (usize, usize) {
     let Some(env) = enter::env() else { return (0, 0) };
     crate::keeper::replace();
-    let table = env.inst.procs.get(env.proc);
+    let Some(table) = env.inst.procs.table.get(Id::new(env.proc)) else { return (0, 0) };
     let (mut done, mut left) = (0, 0);
     let visit = Visit::new(env.inst);
     for fd in 0..table.high.load(Acquire) as c_int {

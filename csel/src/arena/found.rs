@@ -7,7 +7,8 @@
 //! A family may outlive its instance: a shell that has no socket itself runs one program that has, and later another. When the last process with a
 //! table is gone and its keeper gives the port back, the arena is emptied ([`leaving`], [`vacate`]), so that the next program founds the instance anew.
 //! Nobody may attach meanwhile: attaching ([`attach`]) and leaving both put a claim in the magic's place for as long as they look at who is there.
-//! A claim of somebody dead is taken over by the next one who comes.
+//! A claim of somebody dead is taken over by the next one who comes. A keeper attaches like everybody else, and one leaves only when nobody is inside
+//! ([`crate::desk`]): a process on its way out has let go of its table before it is out.
 #![allow(unsafe_code)]
 
 use super::{

@@ -26,7 +26,7 @@ use crate::enter::{self, clock, with_cx};
 use crate::fdguard::{self, Which};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering::*};
-use csel_core::arena::found;
+use csel_core::arena::{Id, found};
 use csel_core::clock::{Nanos, SEC};
 use csel_core::config::{Path, Str};
 use csel_core::errno::Errno;
@@ -244,16 +244,22 @@ fn run(dir: &CStr) -> bool {
     let me = Me::ask();
     let mut env = Env { inst, seg, clock, proc: 0 };
     let _ = seat::take(&inst.header.keeper);
-    if !keeper::claim(&Cx::new(&env, &me), me.pid) {
-        return true;
+    // Not while another keeper leaves: what we wrote would be emptied under us, or come into the next instance.
+    let office = found::attach(inst, || {
+        let cx = Cx::new(&env, &me);
+        // A table of its own, like every process: what it holds is let go of when it dies.
+        Some(keeper::claim(&cx, me.pid).then(|| inst.procs.enter(&cx, me.pid).unwrap_or(0)))
+    });
+    match office {
+        Some(Some(proc)) => env.proc = proc,
+        // Another one has it, or there is nothing to keep any more.
+        Some(None) | None => return true,
     }
     seat::room();
-    // A table of its own, like every process: what it holds is let go of when it dies.
-    env.proc = inst.procs.enter(&Cx::new(&env, &me), me.pid).unwrap_or(0);
-    if env.proc != 0
+    if let Some(table) = inst.procs.table.get(Id::new(env.proc))
         && let Ok(fd) = bell::clapper()
     {
-        inst.procs.get(env.proc).clapper.store(fd as u32 + 1, Relaxed);
+        table.clapper.store(fd as u32 + 1, Relaxed);
     }
     crate::exec::rendezvous::publish(dir.as_bytes(), 3);
     let Ok(mut host) = Host::new(&env, &me) else { return false };

@@ -18,12 +18,16 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::sync::atomic::Ordering::*;
 use csel_core::arena::{Id, found};
+use csel_core::clock::{Nanos, SEC};
 use csel_core::config::Str;
 use csel_core::errno::{Errno, Result};
 use csel_core::fd::Sock;
 use csel_core::gate;
 use csel_core::instance::Instance;
 use libc::{c_char, c_int};
+
+/// How long the keeper's door is waited for.
+const PATIENCE: Nanos = 5 * SEC;
 
 /// A connection to the keeper's door.
 struct Visit(kernel::Fd);
@@ -43,6 +47,23 @@ impl Visit {
         Ok(Self(s))
     }
 
+    /// [`Self::new`]; waits for a keeper that is to come and has not opened its door yet: a program may exec sooner than a keeper starts.
+    fn awaited(inst: &Instance) -> Result<Self> {
+        let until = enter::clock() + PATIENCE;
+        let facts = inst.facts.get();
+        let comes = (facts.config.keeper || !facts.config.publish.is_empty()) && !gate::sandbox::is_confined();
+        loop {
+            match Self::new(inst) {
+                Err(_) if comes && enter::clock() < until => {
+                    let ts = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+                    // SAFETY: no descriptors, a timeout, no mask.
+                    let _ = unsafe { gate::syscall(libc::SYS_ppoll, [0, 0, &raw const ts as usize, 0, 8, 0]) };
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// The kernel's descriptor for open description `id`, close-on-exec.
     fn ask(&self, id: Id<Sock>) -> Result<c_int> {
         let mut wish = [0u8; 8];
@@ -54,7 +75,7 @@ impl Visit {
 
 /// A kernel's descriptor (close-on-exec) that stands for a virtual socket from now on, for somebody else.
 pub(crate) fn ask(inst: &Instance, id: Id<Sock>) -> Result<c_int> {
-    Visit::new(inst)?.ask(id)
+    Visit::awaited(inst)?.ask(id)
 }
 
 /// Before an exec of a program that cannot attach: what it inherits goes pumped. How many sockets were, and how many could not be.
@@ -63,13 +84,15 @@ pub(crate) fn inherited() -> (usize, usize) {
     crate::keeper::replace();
     let Some(table) = env.inst.procs.table.get(Id::new(env.proc)) else { return (0, 0) };
     let (mut done, mut left) = (0, 0);
-    let visit = Visit::new(env.inst);
+    // Only if there is something to ask for: it may have to wait.
+    let mut visit = None;
     for fd in 0..table.high.load(Acquire) as c_int {
         if !table.is_virtual(fd) || gate::fcntl(fd, libc::F_GETFD, 0) != Ok(0) {
             continue;
         }
         let Some(held) = table.get(env.inst, fd) else { continue };
         let id = held.id();
+        let visit = visit.get_or_insert_with(|| Visit::awaited(env.inst));
         let given = visit.as_ref().map_err(|e| *e).and_then(|v| v.ask(id));
         // Two descriptors of one description stay that, unless they are asked for one by one: the first one's pair is shared.
         let given = given.inspect_err(|_| left += 1);
@@ -102,7 +125,7 @@ pub(crate) fn inherited() -> (usize, usize) {
 fn spawned(path: &CStr, why: &CStr) {
     let arena = fdguard::PLACES.iter().map(|p| p.0).find(|&fd| crate::init::is_arena(fd));
     let Some(inst) = arena.and_then(|fd| found::open(fd).ok()).filter(|i| found::is_founded(i)) else { return };
-    let Ok(visit) = Visit::new(inst) else { return };
+    let mut visit = None;
     let mut seen: Vec<(u32, c_int)> = Vec::new();
     let (mut left, mut quiet) = (0, false);
     crate::exec::each_descriptor(|fd| {
@@ -112,7 +135,7 @@ fn spawned(path: &CStr, why: &CStr) {
         quiet |= fd == 2;
         let from = match seen.iter().find(|s| s.0 == id.0) {
             Some(s) => s.1,
-            None => match visit.ask(id) {
+            None => match visit.get_or_insert_with(|| Visit::awaited(inst)).as_ref().map_err(|e| *e).and_then(|v| v.ask(id)) {
                 Ok(new) => new,
                 Err(_) => {
                     left += 1;

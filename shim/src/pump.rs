@@ -55,6 +55,8 @@ impl Visit {
         loop {
             match Self::new(inst) {
                 Err(_) if comes && enter::clock() < until => {
+                    // One that was killed is replaced, a moment after the last was begun.
+                    crate::keeper::replace();
                     let ts = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
                     // SAFETY: no descriptors, a timeout, no mask.
                     let _ = unsafe { gate::syscall(libc::SYS_ppoll, [0, 0, &raw const ts as usize, 0, 8, 0]) };

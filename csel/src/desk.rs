@@ -8,14 +8,19 @@
 //! and waits until all desks say "outside" or belong to threads that are dead. A thread that finds the word set on its way in stands back until it is
 //! cleared. No call waits inside (sleeping is done outside), so that takes microseconds, unless a thread is stopped or was preempted inside:
 //! then the halt is given up and tried again later.
+//! exec(2) by one thread ends the others, and the main thread's number lives on: so the program that comes back says of all desks of its process that
+//! their threads have ended ([`Desks::succeed`]), and of the locks that such a thread held the repairer knows it ([`Me::former`]).
 //! If whoever repairs dies at it, nobody goes on with half repaired tables: one of those who stand back takes its place.
-//! **Limits.** [`DESKS`] threads; those beyond share a count. Desks of threads that ended are found when there is none left, or with their process.
+//! **Limits.** A program that does not come back after exec(2) says nothing: what its main thread held is held until the process ends. [`DESKS`] threads; those beyond share a count. Desks of threads that ended are found when there is none left, or with their process.
 //! **Locks.** None. **Failure.** None. **See also.** membarrier(2).
 use crate::arena::Shared;
 use crate::clock::{MS, Nanos};
 use crate::gate;
 use crate::sync::Me;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, compiler_fence, fence};
+
+/// In a desk's owner: exec(2) ended the thread of this number, whoever has the number now.
+const ENDED: u32 = 1 << 30;
 
 /// Threads of an instance that can be told apart.
 pub const DESKS: usize = 16_384;
@@ -66,6 +71,8 @@ pub struct Desks {
     hint: AtomicU32,
     /// Threads without a desk that are inside.
     crowd: AtomicU32,
+    /// Threads that exec(2) ended inside, and whose repair is still to be done.
+    ended: AtomicU32,
     desks: [Desk; DESKS],
 }
 
@@ -77,7 +84,7 @@ impl Desk {
     /// Has its thread ended?
     fn is_dead(&self) -> bool {
         let owner = self.owner.load(Relaxed);
-        owner != 0 && !gate::thread_of_exists((owner >> 32) as u32, owner as u32)
+        owner != 0 && (owner as u32 & ENDED != 0 || !gate::thread_of_exists((owner >> 32) as u32, owner as u32))
     }
 }
 
@@ -138,7 +145,7 @@ impl Desks {
 
     /// Did the thread of this number die inside? (Its number may be another's by now.)
     fn has_died(&self, tid: u32) -> bool {
-        self.taken().any(|d| d.owner.load(Relaxed) as u32 == tid && d.inside.load(Relaxed) != 0 && d.is_dead())
+        self.taken().any(|d| d.owner.load(Relaxed) as u32 & !ENDED == tid && d.inside.load(Relaxed) != 0 && d.is_dead())
     }
 
     #[cold]
@@ -206,6 +213,35 @@ impl Desks {
         true
     }
 
+    /// The process has called exec(2) and comes back: whoever of it had a desk has ended. Before any of its threads is inside.
+    pub fn succeed(&self, pid: u32) {
+        let its = |owner: u64| owner >> 32 == u64::from(pid) && owner as u32 & ENDED == 0;
+        for d in self.taken() {
+            let owner = d.owner.load(Relaxed);
+            if its(owner) && d.inside.load(Acquire) != 0 {
+                // The others' numbers are nobody's.
+                if owner as u32 == pid {
+                    d.owner.store(owner | u64::from(ENDED), Release);
+                }
+                self.ended.fetch_add(1, AcqRel);
+            }
+        }
+        self.clear(|d| its(d.owner.load(Relaxed)) && d.inside.load(Relaxed) == 0);
+    }
+
+    /// Did exec(2) end a thread inside, and nobody has put it right yet? One load.
+    pub(crate) fn any_ended(&self) -> bool {
+        self.ended.load(Acquire) != 0
+    }
+
+    /// The instance is halted: tells the caller's locks whose numbers are not those of the threads that have them now.
+    pub(crate) fn tell_ended(&self, me: &Me) {
+        let numbers = || self.taken().map(|d| d.owner.load(Relaxed) as u32).filter(|tid| tid & ENDED != 0);
+        for (known, tid) in me.former.iter().zip(numbers()) {
+            known.set(tid & !ENDED);
+        }
+    }
+
     /// Is nobody inside but the caller (and the dead)? Some patience is shown: a process that leaves knocks when it is all but out.
     pub(crate) fn all_out(&self, me: &Me) -> bool {
         gate::membarrier();
@@ -254,6 +290,8 @@ impl Desks {
 
     /// What the dead left has been put right: their desks go, and everybody goes on.
     pub(crate) fn repaired(&self, me: &Me) {
+        me.former.iter().for_each(|f| f.set(0));
+        self.ended.store(0, Release);
         self.clear(|d| d.owner.load(Relaxed) != name(me) && d.is_dead());
         self.resume(me);
     }

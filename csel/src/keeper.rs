@@ -105,7 +105,7 @@ impl Keeper {
         loop {
             let now = cx.fresh_now();
             let worked = self.work(cx);
-            if core::mem::take(&mut self.died) || worked {
+            if core::mem::take(&mut self.died) || worked || cx.inst.desks.any_ended() {
                 self.broken = !bury(cx);
             }
             cx.flush();

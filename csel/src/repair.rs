@@ -53,6 +53,7 @@ pub(crate) fn go_on(cx: &Cx<'_>) {
 /// The instance is halted: all tables, in the order in which one follows from the other.
 fn all(cx: &Cx<'_>) {
     let inst = cx.inst;
+    inst.desks.tell_ended(cx.me);
     inst.procs.table.repair();
     for (id, p) in inst.procs.table.iter() {
         if p.pid.load(Relaxed) == 0 {

@@ -31,6 +31,8 @@ pub struct Me {
     pub pid: u32,
     /// Its desk ([`crate::desk`]), from 1; 0: none yet.
     pub(crate) desk: Cell<u32>,
+    /// Numbers of threads that exec(2) ended inside, while the instance is halted: a lock of theirs is nobody's, though the number lives.
+    pub(crate) former: [Cell<u32>; 4],
     /// Ranks of the locks held, one bit each; debug builds only look at it.
     held: Cell<u64>,
 }
@@ -39,11 +41,18 @@ impl Me {
     /// The thread `tid` of process `pid`.
     #[inline]
     pub const fn new(pid: u32, tid: u32) -> Self {
-        Self { tid, pid, desk: Cell::new(0), held: Cell::new(0) }
+        Self { tid, pid, desk: Cell::new(0), former: [const { Cell::new(0) }; 4], held: Cell::new(0) }
     }
     /// Asks the kernel; two system calls, so front ends cache the answer per thread.
     pub fn ask() -> Self {
         Self::new(gate::getpid(), gate::gettid())
+    }
+    /// Is the owner of a lock that is not ours dead? (Our own number on a lock that we want: the main thread of before exec(2) had it.)
+    fn outlives(&self, owner: u32) -> bool {
+        owner == self.tid || self.is_former(owner) || !gate::thread_exists(owner)
+    }
+    fn is_former(&self, owner: u32) -> bool {
+        self.former.iter().any(|f| f.get() == owner)
     }
     /// Is any lock held? Nothing may block while this is true.
     pub fn holds_any(&self) -> bool {
@@ -113,7 +122,9 @@ impl<T, const R: u8> Lock<T, R> {
                 if let Some(g) = self.try_lock(me) {
                     return Some(g);
                 }
-            } else if !gate::thread_exists(w & TID) && self.word.compare_exchange(w, me.tid & TID, AcqRel, Relaxed).is_ok() {
+            } else if (me.is_former(w & TID) || !gate::thread_exists(w & TID))
+                && self.word.compare_exchange(w, me.tid & TID, AcqRel, Relaxed).is_ok()
+            {
                 return Some(self.guard(me, true));
             }
             gate::sched_yield();
@@ -173,8 +184,7 @@ impl<T, const R: u8> Lock<T, R> {
                 let _ = gate::futex_wait(&self.word, w, until.min(now + 5_000_000));
             }
             let now = self.word.load(Relaxed);
-            if now == w && !gate::thread_exists(w & TID) && self.word.compare_exchange(w, me.tid & TID | WAITERS, Acquire, Relaxed).is_ok()
-            {
+            if now == w && me.outlives(w & TID) && self.word.compare_exchange(w, me.tid & TID | WAITERS, Acquire, Relaxed).is_ok() {
                 return Some(true);
             }
         }

@@ -59,6 +59,8 @@ pub(crate) fn rejoin(ticket: Option<&Ticket>) {
 pub(crate) fn claim(inst: &'static csel_core::instance::Instance) {
     let n = CLAIMED.swap(0, Relaxed);
     let me = gate::getpid();
+    // Whoever of this process was inside was ended by exec(2).
+    inst.desks.succeed(me);
     if n != 0
         && let Some(p) = inst.procs.table.get(Id::new(n))
     {
